@@ -1,0 +1,1 @@
+//! Scalar twins of the kernels: what each must compute, written as plainly as possible.

@@ -1,0 +1,1 @@
+//! SQL functions that turn text into vectors.

@@ -1,0 +1,31 @@
+//! pg_embed: text embeddings and vector search inside PostgreSQL.
+//!
+//! This crate is the glue between Postgres and two crates that know nothing of it: `embedder` (text to vector)
+//! and `ivf` (vectors to neighbours).
+
+use pgrx::prelude::*;
+
+mod embed;
+mod error;
+mod guc;
+mod vector;
+
+pg_module_magic!();
+
+extension_sql_file!("../sql/vector.sql", name = "vector");
+extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["vector"]);
+
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    guc::register();
+}
+
+/// What `cargo pgrx test` needs to know of the cluster it starts.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}
