@@ -1,1 +1,20 @@
-//! embedder
+//! Text to vector: reads a sentence-embedding model folder, tokenises, runs the model, pools and normalises.
+//!
+//! Knows nothing of Postgres. Long work calls a `check` function between steps; it may unwind (a cancelled query).
+//! Facts and measurements behind the decisions: `shared/design/embedding.md`.
+
+mod batch;
+pub mod cache;
+pub mod catalog;
+mod error;
+mod model;
+mod onnx;
+mod pool;
+mod session;
+mod spec;
+mod tokenize;
+
+pub use error::Error;
+pub use model::{Embedding, Kind, Model};
+pub use onnx::Precision;
+pub use spec::{ModelSpec, Pooling};

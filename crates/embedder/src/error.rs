@@ -1,0 +1,39 @@
+//! The one error type of this crate.
+
+use std::path::{Path, PathBuf};
+
+/// What can go wrong between a text and its vector. No variant leaves anything half-done: the next call works
+/// once the cause is mended.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A model name that could name something outside the model directory.
+    #[error("invalid model name \"{0}\"")]
+    InvalidName(String),
+    #[error("model \"{name}\" does not exist")]
+    UnknownModel { name: String, directory: PathBuf, installed: Vec<String> },
+    /// A file of a model folder that is missing or cannot be read.
+    #[error("could not read \"{}\": {source}", path.display())]
+    Unreadable { path: PathBuf, source: std::io::Error },
+    /// A file of a model folder that does not hold what it should.
+    #[error("invalid model file \"{}\"", path.display())]
+    InvalidFile { path: PathBuf, reason: String },
+    /// ONNX Runtime's library is missing, not a library, or too old.
+    #[error("could not load ONNX Runtime from \"{}\"", path.display())]
+    Runtime { path: PathBuf, missing: bool, reason: String },
+    /// The tokenizer refused a text.
+    #[error("could not tokenize the text: {0}")]
+    Tokenize(String),
+    /// ONNX Runtime failed while running the model.
+    #[error("could not run model \"{model}\": {reason}")]
+    Run { model: String, reason: String },
+}
+
+impl Error {
+    pub(crate) fn invalid(path: impl Into<PathBuf>, reason: impl ToString) -> Error {
+        Error::InvalidFile { path: path.into(), reason: reason.to_string() }
+    }
+
+    pub(crate) fn unreadable(path: &Path) -> impl FnOnce(std::io::Error) -> Error + '_ {
+        |source| Error::Unreadable { path: path.to_path_buf(), source }
+    }
+}

@@ -1,0 +1,189 @@
+//! A loaded model: texts in, vectors out.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::session::{Batch, Output, Session};
+use crate::tokenize::{Tokenizer, Tokens};
+use crate::{Error, ModelSpec, batch, pool};
+
+/// Whether a text is stored or searched for: some models want a different prefix for each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    Document,
+    Query,
+}
+
+/// What became of a text.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding {
+    /// `dimensions` finite values; `None` for a text without a token (empty, blank, control characters only).
+    pub vector: Option<Arc<[f32]>>,
+    /// Whether the text was longer than the model's maximum and its end was not seen.
+    pub truncated: bool,
+}
+
+/// Texts tokenised before the model runs on them: enough to find texts of equal length, and at most
+/// 1024 x 512 tokens x 8 bytes = 4 MB in memory.
+const WINDOW: usize = 1024;
+
+pub struct Model {
+    spec: ModelSpec,
+    tokenizer: Tokenizer,
+    session: Session,
+    /// Tokens of the document and of the query prefix: a text without more has none of its own.
+    prefix_tokens: [usize; 2],
+}
+
+impl Model {
+    /// Loads the model in `folder`, running on `library`, ONNX Runtime's shared library, with `threads` threads.
+    pub fn open(folder: &Path, library: &Path, threads: usize) -> Result<Model, Error> {
+        let spec = ModelSpec::read(folder)?;
+        let tokenizer = Tokenizer::open(&spec)?;
+        let own_tokens = |prefix: &str| tokenizer.count(prefix, &mut || ());
+        let prefix_tokens = [own_tokens(&spec.document_prefix)?, own_tokens(&spec.query_prefix)?];
+        let session = Session::open(&spec, library, threads)?;
+        Ok(Model { spec, tokenizer, session, prefix_tokens })
+    }
+
+    pub fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    /// Tokens the model would see of `text`, special tokens included, before truncation.
+    pub fn token_count(&self, text: &str, check: &mut dyn FnMut()) -> Result<usize, Error> {
+        self.tokenizer.count(&self.prefixed(text, Kind::Document), check)
+    }
+
+    /// The ids the model sees of `text`, cut at its maximum; `None` when there is nothing but special tokens.
+    pub fn token_ids(&self, text: &str, check: &mut dyn FnMut()) -> Result<Option<Vec<u32>>, Error> {
+        let tokens = self.tokenizer.encode(&self.prefixed(text, Kind::Document), check)?;
+        Ok(tokens.map(|tokens| tokens.ids))
+    }
+
+    /// Embeds texts: one result a text, in order. Equal texts are computed once.
+    ///
+    /// `check` is called between batches and between pieces of long texts.
+    pub fn embed(
+        &mut self,
+        texts: &[&str],
+        kind: Kind,
+        check: &mut dyn FnMut(),
+    ) -> Result<Vec<Embedding>, Error> {
+        let mut position_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
+        let mut unique: Vec<&str> = vec![];
+        let positions: Vec<usize> = texts
+            .iter()
+            .map(|text| {
+                *position_of.entry(text).or_insert_with(|| {
+                    unique.push(text);
+                    unique.len() - 1
+                })
+            })
+            .collect();
+        let mut embeddings = Vec::with_capacity(unique.len());
+        for window in unique.chunks(WINDOW) {
+            self.embed_window(window, kind, check, &mut embeddings)?;
+        }
+        Ok(positions.into_iter().map(|at| embeddings[at].clone()).collect())
+    }
+
+    /// Appends the embeddings of `texts`, in order.
+    fn embed_window(
+        &mut self,
+        texts: &[&str],
+        kind: Kind,
+        check: &mut dyn FnMut(),
+        embeddings: &mut Vec<Embedding>,
+    ) -> Result<(), Error> {
+        let first = embeddings.len();
+        let mut tokens: Vec<Tokens> = Vec::with_capacity(texts.len());
+        let mut owners = Vec::with_capacity(texts.len());
+        for (i, text) in texts.iter().enumerate() {
+            let encoded = self.tokenizer.encode(&self.prefixed(text, kind), check)?;
+            let encoded = encoded.filter(|t| t.truncated || t.ids.len() > self.prefix_tokens[kind as usize]);
+            embeddings
+                .push(Embedding { vector: None, truncated: encoded.as_ref().is_some_and(|t| t.truncated) });
+            if let Some(encoded) = encoded {
+                tokens.push(encoded);
+                owners.push(first + i);
+            }
+        }
+        let groups = if self.spec.precision.dynamically_quantized {
+            (0..tokens.len()).map(|i| vec![i]).collect()
+        } else {
+            batch::plan(&tokens.iter().map(|t| t.ids.len()).collect::<Vec<_>>())
+        };
+        for group in groups {
+            check();
+            let members: Vec<&Tokens> = group.iter().map(|&i| &tokens[i]).collect();
+            for (&i, vector) in group.iter().zip(self.run(&members)?) {
+                embeddings[owners[i]].vector = Some(vector);
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs one batch: a vector for each member.
+    fn run(&mut self, members: &[&Tokens]) -> Result<Vec<Arc<[f32]>>, Error> {
+        let longest = members.iter().map(|t| t.ids.len()).max().unwrap_or(0);
+        let dimensions = self.spec.dimensions;
+        let output = self.session.run(&pad(members, longest))?;
+        members
+            .iter()
+            .enumerate()
+            .map(|(i, member)| {
+                let mut vector = match &output {
+                    Output::Texts(texts) => texts[i * dimensions..(i + 1) * dimensions].to_vec(),
+                    Output::Tokens(hidden) => {
+                        let text = longest * dimensions;
+                        pool::pool(
+                            &hidden[i * text..(i + 1) * text],
+                            dimensions,
+                            member.ids.len(),
+                            self.spec.pooling,
+                        )
+                    }
+                };
+                if self.spec.normalize {
+                    pool::normalize(&mut vector);
+                }
+                if vector.iter().all(|x| x.is_finite()) {
+                    Ok(vector.into())
+                } else {
+                    let reason = "the model returned a value that is not finite".to_string();
+                    Err(Error::Run { model: self.spec.name.clone(), reason })
+                }
+            })
+            .collect()
+    }
+
+    fn prefixed<'t>(&self, text: &'t str, kind: Kind) -> Cow<'t, str> {
+        let prefix = match kind {
+            Kind::Document => &self.spec.document_prefix,
+            Kind::Query => &self.spec.query_prefix,
+        };
+        if prefix.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prefix}{text}")) }
+    }
+}
+
+/// Pads with zeros on the right; the mask hides the padding, so its token id does not matter.
+fn pad(members: &[&Tokens], longest: usize) -> Batch {
+    let padded = |values: &dyn Fn(&Tokens) -> Vec<i64>| {
+        let mut all = Vec::with_capacity(members.len() * longest);
+        for member in members {
+            all.extend(values(member));
+            all.resize(all.len().next_multiple_of(longest), 0);
+        }
+        all
+    };
+    Batch {
+        texts: members.len(),
+        tokens: longest,
+        ids: padded(&|t| t.ids.iter().map(|id| i64::from(*id)).collect()),
+        mask: padded(&|t| vec![1; t.ids.len()]),
+        type_ids: padded(&|t| t.type_ids.iter().map(|id| i64::from(*id)).collect()),
+    }
+}

@@ -1,0 +1,190 @@
+//! ONNX Runtime: the only file that names `ort`.
+
+use std::path::Path;
+
+use once_cell::sync::OnceCell;
+use ort::environment::Environment;
+use ort::ep;
+use ort::logging::LogLevel;
+use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::value::{TensorElementType, TensorRef, ValueType};
+
+use crate::{Error, ModelSpec};
+
+/// The process has one environment; it is never destroyed, as a process that inherits or exits must not run
+/// ONNX Runtime's destructors.
+static ENVIRONMENT: OnceCell<Environment> = OnceCell::new();
+
+/// Opens ONNX Runtime on first use. A failure is not remembered: the next call tries again.
+fn environment(library: &Path) -> Result<&'static Environment, Error> {
+    ENVIRONMENT.get_or_try_init(|| {
+        let failed = |reason: String| Error::Runtime {
+            path: library.to_path_buf(),
+            missing: !library.exists(),
+            reason,
+        };
+        // 1.28, the version pg_embed installs, has no telemetry. A newer one that the user put there would start a
+        // thread that sends some, and that makes a Postgres child hang at exit; this variable forbids it.
+        // SAFETY: backends are single-threaded until ONNX Runtime is loaded, so no other thread reads the environment.
+        unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+        let environment = ort::init_from(library)
+            .map_err(|e| failed(e.to_string()))?
+            .with_name("pg_embed")
+            .with_telemetry(false)
+            .build()
+            .map_err(|e| failed(e.to_string()))?;
+        environment.set_log_level(LogLevel::Error);
+        Ok(environment)
+    })
+}
+
+/// What the model is fed, in the order of its inputs.
+#[derive(Clone, Copy)]
+enum Input {
+    Ids,
+    Mask,
+    TypeIds,
+}
+
+/// One batch: row-major `[texts, tokens]`, padded on the right.
+pub struct Batch {
+    pub texts: usize,
+    /// Tokens of the longest text.
+    pub tokens: usize,
+    pub ids: Vec<i64>,
+    /// 1 for a token, 0 for padding.
+    pub mask: Vec<i64>,
+    pub type_ids: Vec<i64>,
+}
+
+/// What the model gave for a batch, row-major.
+pub enum Output {
+    /// `[texts, tokens, dimensions]`
+    Tokens(Vec<f32>),
+    /// `[texts, dimensions]`: the model pools by itself.
+    Texts(Vec<f32>),
+}
+
+pub struct Session {
+    inner: OrtSession,
+    inputs: Vec<(String, Input)>,
+    output: String,
+    dimensions: usize,
+    model: String,
+}
+
+impl Session {
+    /// Loads the model's graph and weights.
+    ///
+    /// `threads`: how many threads compute one batch, the caller's included. Errors: [`Error::Runtime`],
+    /// [`Error::InvalidFile`] for an ONNX file that does not load or has other inputs or outputs than a sentence encoder.
+    pub fn open(spec: &ModelSpec, library: &Path, threads: usize) -> Result<Session, Error> {
+        let environment = environment(library)?;
+        let invalid = |reason: String| Error::invalid(&spec.onnx_file, reason);
+        let inner =
+            without_signals(|| load(environment, spec, threads)).map_err(|e| invalid(e.to_string()))?;
+
+        let inputs = inner
+            .inputs()
+            .iter()
+            .map(|input| match input.name() {
+                name @ "input_ids" => Ok((name.to_string(), Input::Ids)),
+                name @ "attention_mask" => Ok((name.to_string(), Input::Mask)),
+                name @ "token_type_ids" => Ok((name.to_string(), Input::TypeIds)),
+                other => Err(invalid(format!("input \"{other}\" is not supported"))),
+            })
+            .collect::<Result<_, _>>()?;
+        let output = output(&inner, spec).map_err(invalid)?;
+        Ok(Session { inner, inputs, output, dimensions: spec.dimensions, model: spec.name.clone() })
+    }
+
+    /// Runs the model. Errors: [`Error::Run`], also for an output of another shape than promised.
+    pub fn run(&mut self, batch: &Batch) -> Result<Output, Error> {
+        let failed = |reason: String| Error::Run { model: self.model.clone(), reason };
+        let shape = [batch.texts, batch.tokens];
+        let mut inputs: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.inputs.len());
+        for (name, input) in &self.inputs {
+            let data = match input {
+                Input::Ids => &batch.ids,
+                Input::Mask => &batch.mask,
+                Input::TypeIds => &batch.type_ids,
+            };
+            let tensor =
+                TensorRef::from_array_view((shape, data.as_slice())).map_err(|e| failed(e.to_string()))?;
+            inputs.push((name.as_str(), tensor.into()));
+        }
+        let outputs = self.inner.run(inputs).map_err(|e| failed(e.to_string()))?;
+        let (shape, data) =
+            outputs[self.output.as_str()].try_extract_tensor::<f32>().map_err(|e| failed(e.to_string()))?;
+        let [texts, tokens, dimensions] = [batch.texts, batch.tokens, self.dimensions].map(|n| n as i64);
+        if shape[..] == [texts, tokens, dimensions] {
+            Ok(Output::Tokens(data.to_vec()))
+        } else if shape[..] == [texts, dimensions] {
+            Ok(Output::Texts(data.to_vec()))
+        } else {
+            Err(failed(format!(
+                "output \"{}\" has shape {:?} where [{texts}, {tokens}, {dimensions}] was expected",
+                self.output,
+                &shape[..]
+            )))
+        }
+    }
+}
+
+fn load(environment: &Environment, spec: &ModelSpec, threads: usize) -> ort::Result<OrtSession> {
+    OrtSession::builder(environment)?
+        // The arena and the memory pattern keep the largest batch's memory for ever: gigabytes in a backend.
+        .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
+        .with_memory_pattern(false)?
+        .with_intra_threads(threads)?
+        .with_inter_threads(1)?
+        .with_intra_op_spinning(false)?
+        .with_log_level(LogLevel::Error)?
+        .commit_from_file(&spec.onnx_file)
+}
+
+/// The output that holds one vector a token, or else one a text.
+fn output(session: &OrtSession, spec: &ModelSpec) -> Result<String, String> {
+    let outputs = session.outputs();
+    let chosen = ["last_hidden_state", "token_embeddings", "sentence_embedding"]
+        .iter()
+        .find_map(|name| outputs.iter().find(|output| output.name() == *name))
+        .or(outputs.first())
+        .ok_or("the model has no output")?;
+    let name = chosen.name();
+    let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = chosen.dtype() else {
+        return Err(format!("output \"{name}\" is not a float32 tensor"));
+    };
+    // -1 stands for a dimension known only when the model runs.
+    let last = shape.last().copied().unwrap_or(0);
+    if !matches!(shape.len(), 2 | 3) || (last != -1 && last != spec.dimensions as i64) {
+        return Err(format!(
+            "output \"{name}\" has shape {:?}, but config.json promises {} dimensions",
+            &shape[..],
+            spec.dimensions
+        ));
+    }
+    Ok(name.to_string())
+}
+
+/// Runs `start` with all signals blocked. Threads inherit the mask of their creator, so a thread pool made inside never
+/// runs a Postgres signal handler.
+fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    /// Restores the mask also when unwinding.
+    struct Restore(libc::sigset_t);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            // SAFETY: the set was filled by pthread_sigmask.
+            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
+        }
+    }
+    // SAFETY: both sets are initialised before they are read: one by sigfillset, the other by pthread_sigmask.
+    let _restore = unsafe {
+        let mut all = std::mem::zeroed();
+        let mut before = std::mem::zeroed();
+        libc::sigfillset(&mut all);
+        libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before);
+        Restore(before)
+    };
+    start()
+}

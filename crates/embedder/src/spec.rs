@@ -1,0 +1,247 @@
+//! What a model folder says of itself: the layout sentence-transformers and the model hub use.
+//!
+//! `config.json`, `tokenizer.json` and `model.onnx` (or `onnx/model.onnx`) are required. `modules.json`,
+//! `1_Pooling/config.json`, `sentence_bert_config.json`, `tokenizer_config.json` and
+//! `config_sentence_transformers.json` are read when they are there. Nothing is guessed from a name.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::Error;
+use crate::onnx::Precision;
+
+/// How one vector a token becomes one vector a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pooling {
+    Mean,
+    Cls,
+    LastToken,
+}
+
+impl std::fmt::Display for Pooling {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Pooling::Mean => "mean",
+            Pooling::Cls => "cls",
+            Pooling::LastToken => "lasttoken",
+        })
+    }
+}
+
+/// A model folder, read and checked, not loaded.
+#[derive(Debug, Clone)]
+pub struct ModelSpec {
+    /// The folder's name: what SQL calls the model.
+    pub name: String,
+    pub folder: PathBuf,
+    pub onnx_file: PathBuf,
+    pub tokenizer_file: PathBuf,
+    /// Elements of a vector.
+    pub dimensions: usize,
+    /// Tokens the model sees of a text, special tokens included; the rest of a longer text is cut off.
+    pub max_tokens: usize,
+    pub pooling: Pooling,
+    pub normalize: bool,
+    /// Put before every stored text (`embed`); e5 and the like want "passage: ".
+    pub document_prefix: String,
+    /// Put before every search text (`embed_query`).
+    pub query_prefix: String,
+    pub precision: Precision,
+}
+
+/// config.json of transformers.
+#[derive(Deserialize)]
+struct Config {
+    /// `d_model` and `dim` are what MPNet-like and DistilBERT-like configurations call it.
+    #[serde(alias = "d_model", alias = "dim")]
+    hidden_size: usize,
+    max_position_embeddings: Option<usize>,
+    #[serde(default)]
+    model_type: String,
+    pad_token_id: Option<usize>,
+}
+
+/// sentence_bert_config.json
+#[derive(Deserialize)]
+struct SentenceBertConfig {
+    max_seq_length: Option<usize>,
+}
+
+/// tokenizer_config.json. `model_max_length` is about 1e30 where nobody set it.
+#[derive(Deserialize)]
+struct TokenizerConfig {
+    model_max_length: Option<f64>,
+}
+
+/// An entry of modules.json.
+#[derive(Deserialize)]
+struct Module {
+    path: String,
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+/// 1_Pooling/config.json
+#[derive(Deserialize)]
+struct PoolingConfig {
+    #[serde(default)]
+    pooling_mode_cls_token: bool,
+    #[serde(default)]
+    pooling_mode_mean_tokens: bool,
+    #[serde(default)]
+    pooling_mode_lasttoken: bool,
+    #[serde(default)]
+    pooling_mode_max_tokens: bool,
+    #[serde(default)]
+    pooling_mode_mean_sqrt_len_tokens: bool,
+    #[serde(default)]
+    pooling_mode_weightedmean_tokens: bool,
+}
+
+/// config_sentence_transformers.json
+#[derive(Deserialize, Default)]
+struct SentenceTransformersConfig {
+    #[serde(default)]
+    prompts: std::collections::HashMap<String, Option<String>>,
+    default_prompt_name: Option<String>,
+}
+
+/// Tokens of a model that says nothing of its maximum: BERT's.
+const DEFAULT_MAX_TOKENS: usize = 512;
+
+impl ModelSpec {
+    /// Reads a model folder.
+    ///
+    /// Errors: [`Error::Unreadable`] for a missing required file, [`Error::InvalidFile`] for one that does not hold
+    /// what it should or asks for what is not supported.
+    pub fn read(folder: &Path) -> Result<ModelSpec, Error> {
+        let config_file = folder.join("config.json");
+        let config: Config = required_json(&config_file)?;
+        if config.hidden_size == 0 {
+            return Err(Error::invalid(config_file, "hidden_size is 0"));
+        }
+        let tokenizer_file = folder.join("tokenizer.json");
+        if !tokenizer_file.is_file() {
+            return Err(Error::unreadable(&tokenizer_file)(std::io::ErrorKind::NotFound.into()));
+        }
+        let onnx_file = ["model.onnx", "onnx/model.onnx"]
+            .map(|file| folder.join(file))
+            .into_iter()
+            .find(|file| file.is_file())
+            .ok_or_else(|| {
+                Error::unreadable(&folder.join("model.onnx"))(std::io::ErrorKind::NotFound.into())
+            })?;
+        let (pooling, normalize) = modules(folder)?;
+        let (document_prefix, query_prefix) = prefixes(folder)?;
+        Ok(ModelSpec {
+            name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            folder: folder.to_path_buf(),
+            precision: Precision::read(&onnx_file)?,
+            onnx_file,
+            tokenizer_file,
+            dimensions: config.hidden_size,
+            max_tokens: max_tokens(folder, &config)?,
+            pooling,
+            normalize,
+            document_prefix,
+            query_prefix,
+        })
+    }
+}
+
+/// The smallest maximum that the folder's files name.
+fn max_tokens(folder: &Path, config: &Config) -> Result<usize, Error> {
+    // RoBERTa numbers positions from pad_token_id + 1, so that many of its position embeddings are never used.
+    let unused_positions = match config.model_type.as_str() {
+        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => config.pad_token_id.unwrap_or(1) + 1,
+        _ => 0,
+    };
+    let positions =
+        config.max_position_embeddings.map(|positions| positions.saturating_sub(unused_positions));
+    let sentence = optional_json::<SentenceBertConfig>(&folder.join("sentence_bert_config.json"))?
+        .and_then(|file| file.max_seq_length);
+    let tokenizer = optional_json::<TokenizerConfig>(&folder.join("tokenizer_config.json"))?
+        .and_then(|file| file.model_max_length)
+        .filter(|length| (1.0..1e9).contains(length))
+        .map(|length| length as usize);
+    // A model without position embeddings to run out of is not held to its tokenizer's habit of 512.
+    let found = [positions, sentence, tokenizer].into_iter().flatten().min().unwrap_or(DEFAULT_MAX_TOKENS);
+    if found < 3 {
+        return Err(Error::invalid(
+            folder.join("config.json"),
+            format!("a maximum of {found} tokens leaves no room for text"),
+        ));
+    }
+    Ok(found)
+}
+
+/// Pooling and normalisation. A folder without modules.json is a plain transformer: mean pooled and normalised, as
+/// sentence-transformers pools such a folder and as gte-small's card says.
+fn modules(folder: &Path) -> Result<(Pooling, bool), Error> {
+    let modules_file = folder.join("modules.json");
+    let Some(modules) = optional_json::<Vec<Module>>(&modules_file)? else {
+        let pooling_file = folder.join("1_Pooling/config.json");
+        let pooling = match optional_json::<PoolingConfig>(&pooling_file)? {
+            Some(config) => config.mode(&pooling_file)?,
+            None => Pooling::Mean,
+        };
+        return Ok((pooling, true));
+    };
+    let mut pooling = Pooling::Mean;
+    let mut normalize = false;
+    for module in &modules {
+        match module.kind.rsplit('.').next().unwrap_or_default() {
+            "Transformer" => {}
+            "Pooling" => {
+                let pooling_file = folder.join(&module.path).join("config.json");
+                pooling = required_json::<PoolingConfig>(&pooling_file)?.mode(&pooling_file)?;
+            }
+            "Normalize" => normalize = true,
+            other => {
+                return Err(Error::invalid(
+                    modules_file,
+                    format!("module type \"{other}\" is not supported"),
+                ));
+            }
+        }
+    }
+    Ok((pooling, normalize))
+}
+
+impl PoolingConfig {
+    fn mode(&self, file: &Path) -> Result<Pooling, Error> {
+        let other = self.pooling_mode_max_tokens
+            || self.pooling_mode_mean_sqrt_len_tokens
+            || self.pooling_mode_weightedmean_tokens;
+        match (self.pooling_mode_mean_tokens, self.pooling_mode_cls_token, self.pooling_mode_lasttoken, other)
+        {
+            (true, false, false, false) => Ok(Pooling::Mean),
+            (false, true, false, false) => Ok(Pooling::Cls),
+            (false, false, true, false) => Ok(Pooling::LastToken),
+            _ => Err(Error::invalid(file, "exactly one of mean, cls and lasttoken pooling is supported")),
+        }
+    }
+}
+
+/// (document prefix, query prefix) of config_sentence_transformers.json.
+fn prefixes(folder: &Path) -> Result<(String, String), Error> {
+    let file =
+        optional_json::<SentenceTransformersConfig>(&folder.join("config_sentence_transformers.json"))?
+            .unwrap_or_default();
+    let prompt = |names: &[&str]| names.iter().find_map(|name| file.prompts.get(*name).cloned().flatten());
+    let default = file.default_prompt_name.as_deref().and_then(|name| prompt(&[name]));
+    let document = prompt(&["document", "passage", "corpus"]).or_else(|| default.clone()).unwrap_or_default();
+    let query = prompt(&["query"]).or(default).unwrap_or_default();
+    Ok((document, query))
+}
+
+fn required_json<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
+    let bytes = std::fs::read(file).map_err(Error::unreadable(file))?;
+    serde_json::from_slice(&bytes).map_err(|e| Error::invalid(file, e))
+}
+
+fn optional_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, Error> {
+    if file.exists() { required_json(file).map(Some) } else { Ok(None) }
+}

@@ -1,0 +1,176 @@
+//! tokenizer.json to token ids; truncation and padding are ours, never the file's.
+
+use tokenizers::{Encoding, TruncationDirection};
+
+use crate::{Error, ModelSpec};
+
+/// A text as the model sees it; special tokens included.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Tokens {
+    pub ids: Vec<u32>,
+    pub type_ids: Vec<u32>,
+    /// Whether the text was longer than the model's maximum.
+    pub truncated: bool,
+}
+
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    max_tokens: usize,
+    /// What the post-processor adds: 2 for BERT's [CLS] and [SEP].
+    special_tokens: usize,
+}
+
+impl Tokenizer {
+    /// Errors: [`Error::InvalidFile`].
+    pub fn open(spec: &ModelSpec) -> Result<Tokenizer, Error> {
+        let file = &spec.tokenizer_file;
+        let mut inner = tokenizers::Tokenizer::from_file(file).map_err(|e| Error::invalid(file, e))?;
+        // Both gte-small's and MiniLM's files ask for padding to 128 and truncation at 128, which gives wrong vectors.
+        inner.with_padding(None);
+        inner.with_truncation(None).map_err(|e| Error::invalid(file, e))?;
+        let special_tokens =
+            inner.get_post_processor().map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, false));
+        if special_tokens >= spec.max_tokens {
+            return Err(Error::invalid(
+                file,
+                format!("{special_tokens} special tokens leave no room for text"),
+            ));
+        }
+        Ok(Tokenizer { inner, max_tokens: spec.max_tokens, special_tokens })
+    }
+
+    /// Tokens of `text`, special tokens included, before truncation.
+    pub fn count(&self, text: &str, check: &mut dyn FnMut()) -> Result<usize, Error> {
+        let mut tokens = self.special_tokens;
+        let mut rest = text;
+        while !rest.is_empty() {
+            check();
+            let (piece, after) = split_piece(rest);
+            tokens += self.encode_piece(piece)?.len();
+            rest = after;
+        }
+        Ok(tokens)
+    }
+
+    /// `text` as the model sees it, cut at its maximum; `None` when there is nothing but special tokens to see.
+    pub fn encode(&self, text: &str, check: &mut dyn FnMut()) -> Result<Option<Tokens>, Error> {
+        let room = self.max_tokens - self.special_tokens;
+        let mut encoding = Encoding::default();
+        let mut rest = text;
+        while !rest.is_empty() && encoding.len() <= room {
+            check();
+            let (piece, after) = split_piece(rest);
+            let next = self.encode_piece(piece)?;
+            if encoding.is_empty() {
+                encoding = next
+            } else {
+                encoding.merge_with(next, false)
+            }
+            rest = after;
+        }
+        if encoding.is_empty() {
+            return Ok(None);
+        }
+        let truncated = encoding.len() > room;
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        let encoding =
+            self.inner.post_process(encoding, None, true).map_err(|e| Error::Tokenize(e.to_string()))?;
+        Ok(Some(Tokens {
+            ids: encoding.get_ids().to_vec(),
+            type_ids: encoding.get_type_ids().to_vec(),
+            truncated,
+        }))
+    }
+
+    /// `encode_fast`, one text at a time: `encode_batch` would start rayon's threads inside a database backend.
+    fn encode_piece(&self, piece: &str) -> Result<Encoding, Error> {
+        self.inner.encode_fast(piece, false).map_err(|e| Error::Tokenize(e.to_string()))
+    }
+}
+
+/// Bytes of text tokenised at once. A tokenizer keeps tens of bytes per byte of text, so a 100 MB text must not be
+/// given to it whole; 16 kB of English are about 3,600 tokens, more than most models look at.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Splits off a piece that can be tokenised by itself: the tokens of `text` are those of the piece and of the rest.
+///
+/// Cuts before white space; in a text without any, before a character that every BERT tokenizer makes a token of its
+/// own. A run longer than a piece without either is one "word": the part beyond the piece is passed over, which
+/// changes nothing for WordPiece (a word of more than 100 characters is one [UNK], however long).
+fn split_piece(text: &str) -> (&str, &str) {
+    if text.len() <= PIECE_BYTES {
+        return (text, "");
+    }
+    let window = &text[..text.floor_char_boundary(PIECE_BYTES)];
+    if let Some(cut) = window.rfind(char::is_whitespace).filter(|cut| *cut > 0) {
+        let rest = &text[cut..];
+        // Of a long stretch of white space only its last character is kept.
+        let word = rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len());
+        let keep = rest[..word].char_indices().next_back().map_or(0, |(at, _)| at);
+        return (&text[..cut], &rest[keep..]);
+    }
+    match window.rfind(stands_alone).filter(|cut| *cut > 0) {
+        Some(cut) => text.split_at(cut),
+        None => {
+            let rest = &text[window.len()..];
+            let next = rest.find(|c: char| c.is_whitespace() || stands_alone(c)).unwrap_or(rest.len());
+            (window, &rest[next..])
+        }
+    }
+}
+
+/// Characters that BertPreTokenizer and BertNormalizer separate from their neighbours: ASCII punctuation and CJK
+/// ideographs (the ranges of BERT's `_is_chinese_char`).
+fn stands_alone(c: char) -> bool {
+    c.is_ascii_punctuation()
+        || matches!(c as u32,
+            0x4E00..=0x9FFF | 0x3400..=0x4DBF | 0x20000..=0x2A6DF | 0x2A700..=0x2B73F
+            | 0x2B740..=0x2B81F | 0x2B820..=0x2CEAF | 0xF900..=0xFAFF | 0x2F800..=0x2FA1F)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// All the pieces of a text.
+    fn pieces(text: &str) -> Vec<&str> {
+        let mut pieces = vec![];
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (piece, after) = split_piece(rest);
+            assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES && after.len() < rest.len());
+            pieces.push(piece);
+            rest = after;
+        }
+        pieces
+    }
+
+    #[test]
+    fn pieces_end_between_words_and_lose_none() {
+        let words: Vec<String> = (0..20_000).map(|i| format!("wörd{i}")).collect();
+        let text = words.join(" ");
+        let found: Vec<&str> = pieces(&text).into_iter().flat_map(str::split_whitespace).collect();
+        assert_eq!(found, words.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn text_without_spaces_is_cut_between_ideographs() {
+        let text = "漢字".repeat(50_000);
+        assert_eq!(pieces(&text).concat(), text);
+    }
+
+    #[test]
+    fn a_very_long_word_stays_one_word() {
+        let text = format!("{} end", "a".repeat(10_000_000));
+        let found = pieces(&text);
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[1], " end");
+    }
+
+    #[test]
+    fn a_desert_of_white_space_is_crossed_at_once() {
+        let text = format!("start{}end", " ".repeat(10_000_000));
+        assert!(pieces(&text).len() <= 3);
+        assert_eq!(pieces(&text).last().unwrap().trim(), "end");
+    }
+}
