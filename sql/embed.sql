@@ -1,1 +1,49 @@
+-- Text to vector. The functions that name a model are IMMUTABLE: a model's files are part of its name. Those that do
+-- not are STABLE, as they depend on pg_embed.default_model.
 
+CREATE FUNCTION embed_support(internal) RETURNS internal
+    AS 'MODULE_PATHNAME', 'embed_support_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
+COMMENT ON FUNCTION embed_support(internal) IS 'planner support function: what a call of embed costs';
+
+CREATE FUNCTION embed(input text) RETURNS vector
+    AS 'MODULE_PATHNAME', 'embed_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE SUPPORT embed_support;
+COMMENT ON FUNCTION embed(text) IS 'vector of a text by the model pg_embed.default_model names; NULL for a blank text';
+
+CREATE FUNCTION embed(model text, input text) RETURNS vector
+    AS 'MODULE_PATHNAME', 'embed_model_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT embed_support;
+COMMENT ON FUNCTION embed(text, text) IS 'vector of a text by the named model; NULL for a blank text';
+
+CREATE FUNCTION embed(input text[]) RETURNS vector[]
+    AS 'MODULE_PATHNAME', 'embed_array_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE SUPPORT embed_support;
+COMMENT ON FUNCTION embed(text[]) IS 'vectors of many texts in one batch, in order, by the model pg_embed.default_model names';
+
+CREATE FUNCTION embed(model text, input text[]) RETURNS vector[]
+    AS 'MODULE_PATHNAME', 'embed_model_array_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT embed_support;
+COMMENT ON FUNCTION embed(text, text[]) IS 'vectors of many texts in one batch, in order, by the named model';
+
+CREATE FUNCTION embed_query(input text) RETURNS vector
+    AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE SUPPORT embed_support;
+COMMENT ON FUNCTION embed_query(text) IS 'vector of a search text: like embed, with the query prefix of the default model, if it has one';
+
+CREATE FUNCTION embed_query(model text, input text) RETURNS vector
+    AS 'MODULE_PATHNAME', 'embed_query_model_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT embed_support;
+COMMENT ON FUNCTION embed_query(text, text) IS 'vector of a search text: like embed, with the query prefix of the named model, if it has one';
+
+CREATE FUNCTION token_count(input text) RETURNS integer
+    AS 'MODULE_PATHNAME', 'token_count_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION token_count(text) IS 'tokens of a text as the default model would see it without truncation, special tokens included';
+
+CREATE FUNCTION token_count(model text, input text) RETURNS integer
+    AS 'MODULE_PATHNAME', 'token_count_model_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
+COMMENT ON FUNCTION token_count(text, text) IS 'tokens of a text as the named model would see it without truncation, special tokens included';
+
+CREATE FUNCTION embed_models(
+    OUT name text, OUT dimensions integer, OUT max_tokens integer, OUT pooling text, OUT document_prefix text,
+    OUT query_prefix text, OUT "precision" text, OUT loaded boolean, OUT path text, OUT error text
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'embed_models_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION embed_models() IS 'models installed in pg_embed.model_path; path is shown to superusers';
+
+CREATE FUNCTION embed_trigger() RETURNS trigger
+    AS 'MODULE_PATHNAME', 'embed_trigger_wrapper' LANGUAGE C;
+COMMENT ON FUNCTION embed_trigger() IS 'keeps a vector column in step: embed_trigger(target, model or ''default'', source, ...), BEFORE INSERT OR UPDATE FOR EACH ROW';

@@ -1,5 +1,7 @@
 //! The one place where typed errors become SQLSTATE, message, detail and hint.
 
+use std::io::ErrorKind;
+
 use ivf::vector::VectorError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode as Code};
@@ -13,6 +15,27 @@ pub enum Error {
         dim: i16,
         bytes: usize,
     },
+    Embedder(embedder::Error),
+    /// Bytes that are no text in UTF-8, from an SQL_ASCII database.
+    NotUtf8,
+    /// A text longer than its model's maximum, under `pg_embed.on_truncate`.
+    Truncated {
+        model: String,
+        max_tokens: usize,
+    },
+    Trigger(TriggerError),
+}
+
+/// How `embed_trigger` can be misused.
+#[derive(Debug)]
+pub enum TriggerError {
+    NotATrigger,
+    WrongEvent,
+    TooFewArguments,
+    NoColumn(String),
+    NotAVector(String),
+    NotText(String),
+    WrongDimensions { expected: usize, found: usize },
 }
 
 impl From<VectorError> for Error {
@@ -21,26 +44,142 @@ impl From<VectorError> for Error {
     }
 }
 
+impl From<embedder::Error> for Error {
+    fn from(error: embedder::Error) -> Self {
+        Error::Embedder(error)
+    }
+}
+
+impl From<TriggerError> for Error {
+    fn from(error: TriggerError) -> Self {
+        Error::Trigger(error)
+    }
+}
+
 impl Error {
     /// Raises the ERROR. Postgres's error handling unwinds from here.
+    #[cold]
     pub fn raise(self) -> ! {
         ErrorReport::from(self).report(PgLogLevel::ERROR);
         unreachable!("report(ERROR) does not return")
+    }
+
+    /// Says it in a NOTICE and goes on.
+    pub fn notice(self) {
+        ErrorReport::from(self).report(PgLogLevel::NOTICE);
+    }
+}
+
+/// How a SQL function ends that may fail.
+pub trait OrRaise<T> {
+    fn or_raise(self) -> T;
+}
+
+impl<T, E: Into<Error>> OrRaise<T> for Result<T, E> {
+    #[inline]
+    fn or_raise(self) -> T {
+        self.unwrap_or_else(|error| error.into().raise())
     }
 }
 
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> ErrorReport {
-        let report = |code, message: String| ErrorReport::new(code, message, "pg_embed");
         match error {
             Error::Vector(e @ VectorError::DifferentDimensions(..)) => {
-                report(Code::ERRCODE_DATA_EXCEPTION, e.to_string())
+                report(Code::ERRCODE_DATA_EXCEPTION, e)
             }
-            Error::Vector(e) => report(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, e.to_string()),
+            Error::Vector(e) => report(Code::ERRCODE_NUMERIC_VALUE_OUT_OF_RANGE, e),
             Error::CorruptVector { dim, bytes } => report(
                 Code::ERRCODE_DATA_CORRUPTED,
                 format!("vector of {dim} dimensions is stored in {bytes} bytes"),
             ),
+            Error::Embedder(e) => embedder_report(e),
+            Error::NotUtf8 => report(Code::ERRCODE_CHARACTER_NOT_IN_REPERTOIRE, "text is not valid UTF-8"),
+            Error::Truncated { model, max_tokens } => report(
+                Code::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
+                format!("text is longer than the {max_tokens} tokens that model \"{model}\" can see"),
+            )
+            .set_detail("The vector would be, or is, that of the text's beginning.")
+            .set_hint("Split the text, or see pg_embed.on_truncate."),
+            Error::Trigger(e) => trigger_report(e),
+        }
+    }
+}
+
+fn report(code: Code, message: impl ToString) -> ErrorReport {
+    ErrorReport::new(code, message.to_string(), "pg_embed")
+}
+
+fn embedder_report(error: embedder::Error) -> ErrorReport {
+    use embedder::Error as E;
+    let message = error.to_string();
+    match error {
+        E::InvalidName(_) => report(Code::ERRCODE_INVALID_NAME, message)
+            .set_hint("A model is named by its folder in pg_embed.model_path, without a path."),
+        E::UnknownModel { name, directory, installed } => {
+            let directory = directory.display();
+            let installed = match installed.as_slice() {
+                [] => format!("No model is installed in \"{directory}\"."),
+                names => format!("Installed in \"{directory}\": {}.", names.join(", ")),
+            };
+            report(Code::ERRCODE_UNDEFINED_OBJECT, message)
+                .set_detail(installed)
+                .set_hint(format!("To install it: make model MODEL={name}, where pg_embed was built."))
+        }
+        E::Unreadable { source, .. } => {
+            let code = match source.kind() {
+                ErrorKind::NotFound => Code::ERRCODE_UNDEFINED_FILE,
+                ErrorKind::PermissionDenied => Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+                _ => Code::ERRCODE_IO_ERROR,
+            };
+            report(code, message)
+        }
+        E::InvalidFile { reason, .. } => report(Code::ERRCODE_CONFIG_FILE_ERROR, message).set_detail(reason),
+        E::Runtime { missing: true, .. } => report(Code::ERRCODE_UNDEFINED_FILE, message)
+            .set_detail("The file does not exist.")
+            .set_hint("\"make install\" puts it there; pg_embed.onnxruntime_path can name another place."),
+        E::Runtime { reason, .. } => report(Code::ERRCODE_SYSTEM_ERROR, message)
+            .set_detail(reason)
+            .set_hint("pg_embed needs ONNX Runtime 1.28; \"make install\" brings it."),
+        E::Tokenize(_) | E::Run { .. } => report(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message),
+    }
+}
+
+fn trigger_report(error: TriggerError) -> ErrorReport {
+    use TriggerError as E;
+    const EXAMPLE: &str = "CREATE TRIGGER ... BEFORE INSERT OR UPDATE ON ... FOR EACH ROW \
+                           EXECUTE FUNCTION embed_trigger('embedding', 'default', 'title', 'body')";
+    match error {
+        E::NotATrigger => report(
+            Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            "function \"embed_trigger\" was not called by trigger manager",
+        )
+        .set_hint(EXAMPLE),
+        E::WrongEvent => report(
+            Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            "function \"embed_trigger\" must be fired BEFORE INSERT OR UPDATE FOR EACH ROW",
+        )
+        .set_hint(EXAMPLE),
+        E::TooFewArguments => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "embed_trigger needs a target column, a model or 'default', and at least one source column",
+        )
+        .set_hint(EXAMPLE),
+        E::NoColumn(name) => report(
+            Code::ERRCODE_UNDEFINED_COLUMN,
+            format!("column \"{name}\" of embed_trigger does not exist"),
+        ),
+        E::NotAVector(name) => {
+            report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{name}\" is not of type vector"))
+        }
+        E::NotText(name) => {
+            report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{name}\" is not of a character type"))
+        }
+        E::WrongDimensions { expected, found } => {
+            report(Code::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {found}"))
+                .set_hint(
+                    "The column's type must have the dimensions of the trigger's model; see embed_models().",
+                )
         }
     }
 }

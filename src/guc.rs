@@ -1,3 +1,154 @@
 //! Every setting of pg_embed, with its unit, bounds and reason.
 
-pub fn register() {}
+use std::ffi::{CStr, CString, OsStr, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
+
+type TextSetting = GucSetting<Option<CString>>;
+
+static DEFAULT_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c"gte-small"));
+
+static MODEL_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
+static ONNXRUNTIME_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
+static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
+static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Ignore);
+static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
+
+/// What happens when a text is longer than its model's maximum.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum OnTruncate {
+    Ignore,
+    Notice,
+    Error,
+}
+
+pub fn register() {
+    GucRegistry::define_string_guc(
+        c"pg_embed.default_model",
+        c"Model that embed(text) uses.",
+        c"The name of a folder in pg_embed.model_path.",
+        &DEFAULT_MODEL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    // Superusers only: a path decides which files the server reads.
+    GucRegistry::define_string_guc(
+        c"pg_embed.model_path",
+        c"Directory that holds one folder a model.",
+        c"",
+        &MODEL_PATH,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    // Superusers only: the server runs the code in this file.
+    GucRegistry::define_string_guc(
+        c"pg_embed.onnxruntime_path",
+        c"ONNX Runtime's shared library.",
+        c"Opened once in a session, by the first function that needs a model.",
+        &ONNXRUNTIME_PATH,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_embed.threads",
+        c"Threads that compute one batch of texts.",
+        c"One leaves the other cores to other sessions.",
+        &THREADS,
+        1,
+        64,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"pg_embed.on_truncate",
+        c"What happens when a text is longer than its model's maximum: ignore, notice or error.",
+        c"The vector is that of the text's beginning in the first two cases.",
+        &ON_TRUNCATE,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
+        c"pg_embed.cache_size",
+        c"Recent results a session keeps, so that a query's text is embedded once, not once a row.",
+        c"In entries; 0 turns the cache off.",
+        &CACHE_SIZE,
+        0,
+        65_536,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    set_default(c"pg_embed.model_path", &share_directory(), "pg_embed/models");
+    set_default(c"pg_embed.onnxruntime_path", &library_directory(), "pg_embed/libonnxruntime.so.1.28.0");
+    // SAFETY: called from _PG_init with a NUL-terminated prefix.
+    unsafe {
+        #[cfg(feature = "pg14")]
+        pg_sys::EmitWarningsOnPlaceholders(c"pg_embed".as_ptr());
+        #[cfg(not(feature = "pg14"))]
+        pg_sys::MarkGUCPrefixReserved(c"pg_embed".as_ptr());
+    }
+}
+
+pub fn default_model() -> String {
+    DEFAULT_MODEL.get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+pub fn model_path() -> PathBuf {
+    path(&MODEL_PATH)
+}
+
+pub fn onnxruntime_path() -> PathBuf {
+    path(&ONNXRUNTIME_PATH)
+}
+
+pub fn threads() -> usize {
+    THREADS.get() as usize
+}
+
+pub fn on_truncate() -> OnTruncate {
+    ON_TRUNCATE.get()
+}
+
+pub fn cache_size() -> usize {
+    CACHE_SIZE.get() as usize
+}
+
+/// `pg_config --sharedir` of the running server, wherever it was moved.
+fn share_directory() -> PathBuf {
+    let mut path: [c_char; pg_sys::MAXPGPATH as usize] = [0; pg_sys::MAXPGPATH as usize];
+    // SAFETY: get_share_path writes a NUL-terminated path of at most MAXPGPATH bytes; my_exec_path is one.
+    unsafe {
+        pg_sys::get_share_path((&raw const pg_sys::my_exec_path).cast(), path.as_mut_ptr());
+        to_path(CStr::from_ptr(path.as_ptr()))
+    }
+}
+
+/// `pg_config --pkglibdir` of the running server.
+fn library_directory() -> PathBuf {
+    // SAFETY: Postgres fills pkglib_path with a NUL-terminated path before it loads any library.
+    to_path(unsafe { CStr::from_ptr((&raw const pg_sys::pkglib_path).cast()) })
+}
+
+/// Gives a setting the default `directory/file`, which is known only at run time.
+fn set_default(setting: &CStr, directory: &Path, file: &str) {
+    let Ok(path) = CString::new(directory.join(file).into_os_string().into_encoded_bytes()) else { return };
+    // SAFETY: both are C strings, which Postgres copies; the setting was just defined. A value from a configuration
+    // file or a command outranks a dynamic default.
+    unsafe {
+        pg_sys::SetConfigOption(
+            setting.as_ptr(),
+            path.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_DYNAMIC_DEFAULT,
+        )
+    }
+}
+
+fn path(setting: &TextSetting) -> PathBuf {
+    to_path(&setting.get().unwrap_or_default())
+}
+
+fn to_path(path: &CStr) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(path.to_bytes()))
+}

@@ -1,0 +1,110 @@
+//! `embed`, `embed_query`, `token_count` and `embed_models`. The SQL is in sql/embed.sql; one symbol an overload.
+
+use embedder::{Kind, ModelSpec, catalog};
+use pgrx::iter::TableIterator;
+use pgrx::prelude::*;
+
+use super::array::{TextArray, VectorArray};
+use super::models;
+use super::text::Text;
+use crate::error::OrRaise;
+use crate::guc;
+use crate::vector::datum::Vector;
+
+#[pg_extern(sql = false)]
+fn embed(input: Text<'_>) -> Option<Vector<'static>> {
+    one(None, Kind::Document, &input)
+}
+
+#[pg_extern(sql = false)]
+fn embed_model(model: Text<'_>, input: Text<'_>) -> Option<Vector<'static>> {
+    one(Some(&model), Kind::Document, &input)
+}
+
+#[pg_extern(sql = false)]
+fn embed_query(input: Text<'_>) -> Option<Vector<'static>> {
+    one(None, Kind::Query, &input)
+}
+
+#[pg_extern(sql = false)]
+fn embed_query_model(model: Text<'_>, input: Text<'_>) -> Option<Vector<'static>> {
+    one(Some(&model), Kind::Query, &input)
+}
+
+fn one(model: Option<&str>, kind: Kind, text: &str) -> Option<Vector<'static>> {
+    models::embed(model, kind, text, |vector| vector.map(Vector::from_slice)).or_raise()
+}
+
+#[pg_extern(sql = false)]
+fn embed_array(input: TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
+    many(None, &input, fcinfo)
+}
+
+#[pg_extern(sql = false)]
+fn embed_model_array(model: Text<'_>, input: TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
+    many(Some(&model), &input, fcinfo)
+}
+
+fn many(model: Option<&str>, input: &TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
+    let embeddings = models::embed_all(model, Kind::Document, &input.texts()).or_raise();
+    let vectors = embeddings.iter().map(|found| found.as_ref()?.vector.as_deref());
+    VectorArray::shaped_like(input, vectors, fcinfo)
+}
+
+#[pg_extern(sql = false)]
+fn token_count(input: Text<'_>) -> i32 {
+    models::token_count(None, &input).or_raise() as i32
+}
+
+#[pg_extern(sql = false)]
+fn token_count_model(model: Text<'_>, input: Text<'_>) -> i32 {
+    models::token_count(Some(&model), &input).or_raise() as i32
+}
+
+/// One row a folder of `pg_embed.model_path`; a folder that cannot be used has its reason in `error`.
+#[pg_extern(sql = false)]
+#[allow(clippy::type_complexity)] // the columns of the SQL declaration
+fn embed_models() -> TableIterator<
+    'static,
+    (
+        name!(name, String),
+        name!(dimensions, Option<i32>),
+        name!(max_tokens, Option<i32>),
+        name!(pooling, Option<String>),
+        name!(document_prefix, Option<String>),
+        name!(query_prefix, Option<String>),
+        name!(precision, Option<String>),
+        name!(loaded, bool),
+        name!(path, Option<String>),
+        name!(error, Option<String>),
+    ),
+> {
+    let directory = guc::model_path();
+    // SAFETY: asks about the current user.
+    let superuser = unsafe { pg_sys::superuser() };
+    let rows: Vec<_> = catalog::installed(&directory)
+        .into_iter()
+        .map(|name| {
+            let folder = directory.join(&name);
+            let (spec, error) = match ModelSpec::read(&folder) {
+                Ok(spec) => (Some(spec), None),
+                Err(error) => (None, Some(error.to_string())),
+            };
+            let spec = spec.as_ref();
+            let loaded = models::is_loaded(&name);
+            (
+                name,
+                spec.map(|spec| spec.dimensions as i32),
+                spec.map(|spec| spec.max_tokens as i32),
+                spec.map(|spec| spec.pooling.to_string()),
+                spec.map(|spec| spec.document_prefix.clone()),
+                spec.map(|spec| spec.query_prefix.clone()),
+                spec.map(|spec| spec.precision.to_string()),
+                loaded,
+                superuser.then(|| folder.display().to_string()),
+                error,
+            )
+        })
+        .collect();
+    TableIterator::new(rows)
+}

@@ -1,0 +1,156 @@
+//! The models of this session: loaded on first use, kept until it ends, with a cache of recent results.
+
+use std::cell::RefCell;
+use std::mem::ManuallyDrop;
+use std::path::PathBuf;
+
+use embedder::cache::{Cache, Key};
+use embedder::{Embedding, Kind, Model, catalog};
+
+use crate::error::Error;
+use crate::guc::{self, OnTruncate};
+
+struct Loaded {
+    /// Tells cached results apart. A model reloaded with other threads keeps it: the results are the same.
+    id: u32,
+    name: String,
+    model_path: PathBuf,
+    threads: usize,
+    model: Model,
+}
+
+#[derive(Default)]
+struct Session {
+    models: Vec<Loaded>,
+    cache: Cache,
+}
+
+thread_local! {
+    /// Never dropped: a backend that exits must not run ONNX Runtime's destructors.
+    static SESSION: ManuallyDrop<RefCell<Session>> = ManuallyDrop::new(RefCell::default());
+}
+
+/// Embeds one text. `model`: a name, or `None` for `pg_embed.default_model`.
+///
+/// `take` receives the vector; `None` stands for a text without anything to embed. A result from the cache is not copied.
+pub fn embed<T>(
+    model: Option<&str>,
+    kind: Kind,
+    text: &str,
+    take: impl FnOnce(Option<&[f32]>) -> T,
+) -> Result<T, Error> {
+    SESSION.with(|session| {
+        let session = &mut *session.borrow_mut();
+        let loaded = open(&mut session.models, model)?;
+        let key = Key { model: loaded.id, kind, text };
+        let capacity = guc::cache_size();
+        if let Some(known) = (capacity > 0).then(|| session.cache.get(key)).flatten() {
+            report_truncation(known.truncated, loaded)?;
+            return Ok(take(known.vector.as_deref()));
+        }
+        let mut found = loaded.model.embed(&[text], kind, &mut check_for_interrupts)?;
+        let embedding = found.pop().unwrap_or(Embedding { vector: None, truncated: false });
+        report_truncation(embedding.truncated, loaded)?;
+        let taken = take(embedding.vector.as_deref());
+        session.cache.put(key, embedding, capacity);
+        Ok(taken)
+    })
+}
+
+/// Embeds texts in one batch, in order; `None` stands for NULL, and in the result for nothing to embed.
+pub fn embed_all(
+    model: Option<&str>,
+    kind: Kind,
+    texts: &[Option<&str>],
+) -> Result<Vec<Option<Embedding>>, Error> {
+    SESSION.with(|session| {
+        let session = &mut *session.borrow_mut();
+        let loaded = open(&mut session.models, model)?;
+        let capacity = guc::cache_size();
+        let key = |text| Key { model: loaded.id, kind, text };
+        let mut results: Vec<Option<Embedding>> = texts
+            .iter()
+            .map(|text| text.filter(|_| capacity > 0).and_then(|text| session.cache.get(key(text)).cloned()))
+            .collect();
+        let missing: Vec<(usize, &str)> = (0..texts.len())
+            .filter(|&i| results[i].is_none())
+            .filter_map(|i| texts[i].map(|text| (i, text)))
+            .collect();
+        let missing_texts: Vec<&str> = missing.iter().map(|(_, text)| *text).collect();
+        let found = loaded.model.embed(&missing_texts, kind, &mut check_for_interrupts)?;
+        // A large batch would only push out what the cache is for: the texts of a query, asked for again and again.
+        let keep = missing.len() <= capacity / 2;
+        for ((i, text), embedding) in missing.into_iter().zip(found) {
+            if keep {
+                session.cache.put(key(text), embedding.clone(), capacity);
+            }
+            results[i] = Some(embedding);
+        }
+        report_truncation(results.iter().flatten().any(|embedding| embedding.truncated), loaded)?;
+        Ok(results)
+    })
+}
+
+/// Tokens of `text`, before truncation.
+pub fn token_count(model: Option<&str>, text: &str) -> Result<usize, Error> {
+    SESSION.with(|session| {
+        let session = &mut *session.borrow_mut();
+        Ok(open(&mut session.models, model)?.model.token_count(text, &mut check_for_interrupts)?)
+    })
+}
+
+/// Whether this session has loaded model `name` from the current `pg_embed.model_path`.
+pub fn is_loaded(name: &str) -> bool {
+    let model_path = guc::model_path();
+    SESSION.with(|session| {
+        session.borrow().models.iter().any(|loaded| loaded.name == name && loaded.model_path == model_path)
+    })
+}
+
+/// The named model, loaded if it is not yet.
+fn open<'m>(models: &'m mut Vec<Loaded>, name: Option<&str>) -> Result<&'m mut Loaded, Error> {
+    let default;
+    let name = match name {
+        Some(name) => name,
+        None => {
+            default = guc::default_model();
+            &default
+        }
+    };
+    let (model_path, threads) = (guc::model_path(), guc::threads());
+    let known = models.iter().position(|loaded| loaded.name == name && loaded.model_path == model_path);
+    let at = match known {
+        Some(at) if models[at].threads == threads => at,
+        _ => {
+            let folder = catalog::locate(&model_path, name)?;
+            let model = Model::open(&folder, &guc::onnxruntime_path(), threads)?;
+            let at = known.unwrap_or(models.len());
+            let loaded = Loaded { id: at as u32, name: name.to_string(), model_path, threads, model };
+            if at == models.len() {
+                models.push(loaded)
+            } else {
+                models[at] = loaded
+            }
+            at
+        }
+    };
+    Ok(&mut models[at])
+}
+
+fn report_truncation(truncated: bool, loaded: &Loaded) -> Result<(), Error> {
+    if !truncated || guc::on_truncate() == OnTruncate::Ignore {
+        return Ok(());
+    }
+    let spec = loaded.model.spec();
+    let error = Error::Truncated { model: spec.name.clone(), max_tokens: spec.max_tokens };
+    if guc::on_truncate() == OnTruncate::Error {
+        return Err(error);
+    }
+    error.notice();
+    Ok(())
+}
+
+/// Lets a cancelled query or a statement_timeout end the work, by unwinding.
+fn check_for_interrupts() {
+    pgrx::check_for_interrupts!();
+}

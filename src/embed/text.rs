@@ -1,0 +1,75 @@
+//! Text arguments: UTF-8 for the tokenizer, whatever the database's encoding.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, c_int};
+use std::ops::Deref;
+
+use pgrx::callconv::{Arg, ArgAbi};
+use pgrx::{FromDatum, impl_sql_translatable, pg_sys, varlena};
+
+use crate::error::Error;
+
+/// A `text` argument.
+pub struct Text<'a>(Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromDatum for Text<'_> {
+    unsafe fn from_polymorphic_datum(
+        datum: pg_sys::Datum,
+        is_null: bool,
+        _type: pg_sys::Oid,
+    ) -> Option<Self> {
+        if is_null {
+            return None;
+        }
+        let raw = datum.cast_mut_ptr::<pg_sys::varlena>();
+        // SAFETY: the caller promises a `text` datum. A detoasted copy lives in the current memory context, which
+        // outlives the call that the argument belongs to.
+        let bytes = unsafe {
+            let plain =
+                varlena::varatt_is_4b_u(raw) || (varlena::varatt_is_1b(raw) && !varlena::varatt_is_1b_e(raw));
+            varlena::varlena_to_byte_slice(if plain { raw } else { pg_sys::pg_detoast_datum_packed(raw) })
+        };
+        Some(Text(utf8(bytes)))
+    }
+}
+
+impl_sql_translatable!(Text<'_>, "text");
+
+// SAFETY: the SQL declares these arguments as `text`.
+unsafe impl<'fcx> ArgAbi<'fcx> for Text<'fcx> {
+    unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
+        // SAFETY: the caller promises a non-null `text`.
+        unsafe { arg.unbox_arg_using_from_datum().unwrap_unchecked() }
+    }
+}
+
+/// A string in the database's encoding, as UTF-8. Raises an ERROR for bytes that are no text in that encoding, which
+/// only an SQL_ASCII database can hold.
+pub fn utf8(bytes: &[u8]) -> Cow<'_, str> {
+    // SAFETY: reads a setting of the database.
+    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as c_int {
+        if let Ok(text) = std::str::from_utf8(bytes) {
+            return Cow::Borrowed(text);
+        }
+    } else {
+        // SAFETY: the pointer and length are those of a slice; the result is the same bytes or a NUL-terminated copy.
+        let converted = unsafe {
+            let start = bytes.as_ptr().cast();
+            let converted =
+                pg_sys::pg_server_to_any(start, bytes.len() as c_int, pg_sys::pg_enc::PG_UTF8 as c_int);
+            if std::ptr::eq(converted, start) { bytes } else { CStr::from_ptr(converted).to_bytes() }
+        };
+        if let Ok(text) = std::str::from_utf8(converted) {
+            return Cow::Borrowed(text);
+        }
+    }
+    Error::NotUtf8.raise()
+}

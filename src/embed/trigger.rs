@@ -1,0 +1,196 @@
+//! `embed_trigger('target', 'model', 'source', ...)`: keeps a vector column in step with text columns.
+
+use std::borrow::Cow;
+use std::ffi::{CStr, CString};
+
+use embedder::Kind;
+use pgrx::prelude::*;
+use pgrx::trigger_support::{
+    called_as_trigger, trigger_fired_before, trigger_fired_by_insert, trigger_fired_by_update,
+    trigger_fired_for_row,
+};
+
+use super::{models, text};
+use crate::error::{Error, OrRaise, TriggerError};
+use crate::vector::datum::Vector;
+
+/// Returns the address of the tuple to store, as the trigger protocol wants.
+#[pg_extern(sql = false)]
+fn embed_trigger(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
+    // SAFETY: Postgres passes a valid call; called_as_trigger has seen that its context is a TriggerData.
+    let tuple = unsafe {
+        if called_as_trigger(fcinfo) {
+            run(&*(*fcinfo).context.cast::<pg_sys::TriggerData>(), (*(*fcinfo).flinfo).fn_oid)
+        } else {
+            Err(TriggerError::NotATrigger.into())
+        }
+    };
+    tuple.or_raise() as i64
+}
+
+/// # Safety
+/// `data` is what Postgres passed to the trigger function `function`.
+unsafe fn run(data: &pg_sys::TriggerData, function: pg_sys::Oid) -> Result<pg_sys::HeapTuple, Error> {
+    let event = data.tg_event;
+    let update = trigger_fired_by_update(event);
+    if !trigger_fired_for_row(event)
+        || !trigger_fired_before(event)
+        || !(update || trigger_fired_by_insert(event))
+    {
+        return Err(TriggerError::WrongEvent.into());
+    }
+    // SAFETY: the caller's promise; a trigger has a name, `tgnargs` arguments and a relation with a tuple descriptor.
+    let (arguments, row) = unsafe {
+        let trigger = &*data.tg_trigger;
+        let arguments: Vec<&CStr> =
+            (0..trigger.tgnargs as usize).map(|i| CStr::from_ptr(*trigger.tgargs.add(i))).collect();
+        let relation = data.tg_relation;
+        (arguments, Row { relation: (*relation).rd_id, descriptor: (*relation).rd_att })
+    };
+    let [target, model, sources @ ..] = arguments.as_slice() else {
+        return Err(TriggerError::TooFewArguments.into());
+    };
+    if sources.is_empty() {
+        return Err(TriggerError::TooFewArguments.into());
+    }
+    let target = row.vector_column(target, function)?;
+    let sources: Vec<Column> = sources.iter().map(|name| row.text_column(name)).collect::<Result<_, _>>()?;
+
+    let new = if update { data.tg_newtuple } else { data.tg_trigtuple };
+    let new_texts: Vec<Option<Cow<str>>> = sources.iter().map(|source| row.text(new, source)).collect();
+    if update
+        && sources.iter().zip(&new_texts).all(|(source, text)| row.text(data.tg_trigtuple, source) == *text)
+    {
+        return Ok(new);
+    }
+    let present: Vec<&str> = new_texts.iter().flatten().map(|text| &**text).collect();
+    let model = match model.to_bytes() {
+        b"default" => None,
+        name => Some(text::utf8(name)),
+    };
+    let vector = models::embed(model.as_deref(), Kind::Document, &present.join("\n"), |vector| {
+        vector.map(Vector::from_slice)
+    })?;
+    if let (Some(vector), Some(expected)) = (&vector, target.dimensions)
+        && vector.len() != expected
+    {
+        return Err(TriggerError::WrongDimensions { expected, found: vector.len() }.into());
+    }
+    Ok(row.with(new, &target, vector.map(Vector::into_datum)))
+}
+
+/// A column, by its attribute number and type.
+struct Column {
+    number: i32,
+    type_oid: pg_sys::Oid,
+    /// The n of `vector(n)`.
+    dimensions: Option<usize>,
+}
+
+/// The shape of the table's rows. Its tuples come from the same trigger call.
+struct Row {
+    relation: pg_sys::Oid,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    fn column(&self, name: &CStr) -> Result<Column, Error> {
+        // SAFETY: a valid relation and a C string; SPI_fnumber gives a column's number, or something below 1 for
+        // system columns and names unknown.
+        unsafe {
+            let number = pg_sys::SPI_fnumber(self.descriptor, name.as_ptr());
+            if number < 1 {
+                return Err(TriggerError::NoColumn(lossy(name)).into());
+            }
+            let (mut declared, mut typmod, mut collation) = Default::default();
+            let attribute = number as pg_sys::AttrNumber;
+            pg_sys::get_atttypetypmodcoll(
+                self.relation,
+                attribute,
+                &mut declared,
+                &mut typmod,
+                &mut collation,
+            );
+            let type_oid = pg_sys::getBaseTypeAndTypmod(declared, &mut typmod);
+            Ok(Column { number, type_oid, dimensions: usize::try_from(typmod).ok() })
+        }
+    }
+
+    /// A column of the `vector` type that lives in the schema of `function`: this extension's, not another one's.
+    fn vector_column(&self, name: &CStr, function: pg_sys::Oid) -> Result<Column, Error> {
+        let column = self.column(name)?;
+        // SAFETY: looks up a catalog row by name and schema.
+        let vector_type = unsafe {
+            pg_sys::GetSysCacheOid(
+                pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
+                pg_sys::Anum_pg_type_oid as pg_sys::AttrNumber,
+                c"vector".as_ptr().into(),
+                pg_sys::get_func_namespace(function).into(),
+                pg_sys::Datum::null(),
+                pg_sys::Datum::null(),
+            )
+        };
+        if column.type_oid == vector_type {
+            Ok(column)
+        } else {
+            Err(TriggerError::NotAVector(lossy(name)).into())
+        }
+    }
+
+    fn text_column(&self, name: &CStr) -> Result<Column, Error> {
+        let column = self.column(name)?;
+        let mut category = 0;
+        let mut preferred = false;
+        // SAFETY: the type of a column exists.
+        unsafe { pg_sys::get_type_category_preferred(column.type_oid, &mut category, &mut preferred) };
+        if category as u8 == pg_sys::TYPCATEGORY_STRING {
+            Ok(column)
+        } else {
+            Err(TriggerError::NotText(lossy(name)).into())
+        }
+    }
+
+    /// The text of a column; `None` for NULL.
+    fn text(&self, tuple: pg_sys::HeapTuple, column: &Column) -> Option<Cow<'static, str>> {
+        // SAFETY: the column's number came from this descriptor, and the tuple is one of its rows. The output function's
+        // result lives in the trigger's per-row memory context.
+        unsafe {
+            let mut is_null = false;
+            let datum = pg_sys::heap_getattr(tuple, column.number, self.descriptor, &mut is_null);
+            if is_null {
+                return None;
+            }
+            let mut output = pg_sys::InvalidOid;
+            let mut is_varlena = false;
+            pg_sys::getTypeOutputInfo(column.type_oid, &mut output, &mut is_varlena);
+            Some(text::utf8(CStr::from_ptr(pg_sys::OidOutputFunctionCall(output, datum)).to_bytes()))
+        }
+    }
+
+    /// A copy of `tuple` with another value in `column`.
+    fn with(
+        &self,
+        tuple: pg_sys::HeapTuple,
+        column: &Column,
+        value: Option<pg_sys::Datum>,
+    ) -> pg_sys::HeapTuple {
+        let mut number = column.number;
+        let mut is_null = value.is_none();
+        let mut datum = value.unwrap_or(pg_sys::Datum::null());
+        // SAFETY: one column, whose number came from this descriptor, with a datum of its type.
+        unsafe {
+            pg_sys::heap_modify_tuple_by_cols(
+                tuple,
+                self.descriptor,
+                1,
+                &mut number,
+                &mut datum,
+                &mut is_null,
+            )
+        }
+    }
+}
+
+fn lossy(name: &CStr) -> String {
+    CString::from(name).to_string_lossy().into_owned()
+}
