@@ -7,7 +7,8 @@ use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::{FromDatum, impl_sql_translatable, pg_sys};
 
 use super::text::Text;
-use crate::vector::datum::Vector;
+use crate::error::Error;
+use crate::vector::VectorBuf;
 
 /// A `text[]` argument: its elements in storage order, NULLs kept.
 pub struct TextArray {
@@ -65,13 +66,16 @@ impl VectorArray {
         input: &TextArray,
         vectors: impl Iterator<Item = Option<&'v [f32]>>,
         fcinfo: pg_sys::FunctionCallInfo,
-    ) -> VectorArray {
-        let (mut datums, mut nulls): (Vec<_>, Vec<_>) = vectors
-            .map(|vector| match vector {
-                Some(vector) => (Vector::from_slice(vector).into_datum(), false),
-                None => (pg_sys::Datum::null(), true),
-            })
-            .unzip();
+    ) -> Result<VectorArray, Error> {
+        let mut datums = Vec::with_capacity(input.elements.len());
+        let mut nulls = Vec::with_capacity(input.elements.len());
+        for vector in vectors {
+            nulls.push(vector.is_none());
+            datums.push(match vector {
+                Some(vector) => VectorBuf::from_slice(vector)?.into_datum(),
+                None => pg_sys::Datum::null(),
+            });
+        }
         // SAFETY: the array header is followed by `ndim` dimensions and as many lower bounds; both vectors hold an entry
         // for every element; fcinfo is that of a running function, whose result type is vector[].
         unsafe {
@@ -89,7 +93,7 @@ impl VectorArray {
                 false,
                 pg_sys::TYPALIGN_INT as c_char,
             );
-            VectorArray(array.into())
+            Ok(VectorArray(array.into()))
         }
     }
 }

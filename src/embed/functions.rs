@@ -9,30 +9,31 @@ use super::models;
 use super::text::Text;
 use crate::error::OrRaise;
 use crate::guc;
-use crate::vector::datum::Vector;
+use crate::vector::VectorBuf;
 
 #[pg_extern(sql = false)]
-fn embed(input: Text<'_>) -> Option<Vector<'static>> {
+fn embed(input: Text<'_>) -> Option<VectorBuf> {
     one(None, Kind::Document, &input)
 }
 
 #[pg_extern(sql = false)]
-fn embed_model(model: Text<'_>, input: Text<'_>) -> Option<Vector<'static>> {
+fn embed_model(model: Text<'_>, input: Text<'_>) -> Option<VectorBuf> {
     one(Some(&model), Kind::Document, &input)
 }
 
 #[pg_extern(sql = false)]
-fn embed_query(input: Text<'_>) -> Option<Vector<'static>> {
+fn embed_query(input: Text<'_>) -> Option<VectorBuf> {
     one(None, Kind::Query, &input)
 }
 
 #[pg_extern(sql = false)]
-fn embed_query_model(model: Text<'_>, input: Text<'_>) -> Option<Vector<'static>> {
+fn embed_query_model(model: Text<'_>, input: Text<'_>) -> Option<VectorBuf> {
     one(Some(&model), Kind::Query, &input)
 }
 
-fn one(model: Option<&str>, kind: Kind, text: &str) -> Option<Vector<'static>> {
-    models::embed(model, kind, text, |vector| vector.map(Vector::from_slice)).or_raise()
+fn one(model: Option<&str>, kind: Kind, text: &str) -> Option<VectorBuf> {
+    let vector = models::embed(model, kind, text, |vector| vector.map(VectorBuf::from_slice)).or_raise();
+    vector.transpose().or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -48,7 +49,7 @@ fn embed_model_array(model: Text<'_>, input: TextArray, fcinfo: pg_sys::Function
 fn many(model: Option<&str>, input: &TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
     let embeddings = models::embed_all(model, Kind::Document, &input.texts()).or_raise();
     let vectors = embeddings.iter().map(|found| found.as_ref()?.vector.as_deref());
-    VectorArray::shaped_like(input, vectors, fcinfo)
+    VectorArray::shaped_like(input, vectors, fcinfo).or_raise()
 }
 
 #[pg_extern(sql = false)]

@@ -12,7 +12,7 @@ use pgrx::trigger_support::{
 
 use super::{models, text};
 use crate::error::{Error, OrRaise, TriggerError};
-use crate::vector::datum::Vector;
+use crate::vector::VectorBuf;
 
 /// Returns the address of the tuple to store, as the trigger protocol wants.
 #[pg_extern(sql = false)]
@@ -68,15 +68,16 @@ unsafe fn run(data: &pg_sys::TriggerData, function: pg_sys::Oid) -> Result<pg_sy
         b"default" => None,
         name => Some(text::utf8(name)),
     };
-    let vector = models::embed(model.as_deref(), Kind::Document, &present.join("\n"), |vector| {
-        vector.map(Vector::from_slice)
+    let embedded = models::embed(model.as_deref(), Kind::Document, &present.join("\n"), |vector| {
+        vector.map(VectorBuf::from_slice)
     })?;
+    let vector = embedded.transpose()?;
     if let (Some(vector), Some(expected)) = (&vector, target.dimensions)
         && vector.len() != expected
     {
         return Err(TriggerError::WrongDimensions { expected, found: vector.len() }.into());
     }
-    Ok(row.with(new, &target, vector.map(Vector::into_datum)))
+    Ok(row.with(new, &target, vector.map(VectorBuf::into_datum)))
 }
 
 /// A column, by its attribute number and type.
