@@ -1,0 +1,225 @@
+//! A private cluster on a Unix socket, gone when the test ends.
+
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use postgres::{Client, Config, NoTls};
+
+/// A directory or file that `make test` names in the environment.
+pub fn from_environment(variable: &str) -> PathBuf {
+    match std::env::var_os(variable) {
+        Some(path) => path.into(),
+        None => panic!("{variable} is not set; run these tests with `make test`"),
+    }
+}
+
+/// The models that the private Postgres has.
+pub fn installed_models() -> PathBuf {
+    from_environment("PG_EMBED_TEST_MODELS")
+}
+
+/// A folder of tests/data.
+pub fn test_data(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(name)
+}
+
+pub struct Cluster {
+    directory: tempfile::TempDir,
+    server: Option<Child>,
+}
+
+impl Cluster {
+    /// Makes and starts a cluster whose model directory holds copies of the tiny models; `tiny-bert` is the default.
+    pub fn start() -> Cluster {
+        Cluster::with_settings(&[])
+    }
+
+    /// Likewise, with lines for postgresql.conf.
+    pub fn with_settings(settings: &[&str]) -> Cluster {
+        let directory = tempfile::Builder::new().prefix("pg_embed-test-").tempdir().unwrap();
+        open_to_server(directory.path());
+        let mut cluster = Cluster { directory, server: None };
+        cluster.run(
+            "initdb",
+            &[
+                "-D",
+                cluster.data().to_str().unwrap(),
+                "-U",
+                "postgres",
+                "-A",
+                "trust",
+                "-N",
+                "-E",
+                "UTF8",
+                "--locale=C.UTF-8",
+            ],
+        );
+        for model in ["tiny-bert", "tiny-pooled", "tiny-int8"] {
+            copy_folder(&test_data(model), &cluster.models().join(model));
+        }
+        let mut conf = format!(
+            "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\n\
+             pg_embed.model_path = '{}'\npg_embed.default_model = 'tiny-bert'\n",
+            cluster.directory.path().display(),
+            cluster.models().display(),
+        );
+        for line in settings {
+            conf.push_str(line);
+            conf.push('\n');
+        }
+        let file = cluster.data().join("postgresql.auto.conf");
+        std::fs::write(&file, conf).unwrap();
+        open_to_server(&file);
+        cluster.boot();
+        cluster
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// A model directory of the test's own.
+    pub fn models(&self) -> PathBuf {
+        self.directory.path().join("models")
+    }
+
+    /// Where the Unix socket is: what libpq calls the host.
+    pub fn host(&self) -> &Path {
+        self.directory.path()
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// A superuser's connection to database `postgres`.
+    pub fn connect(&self) -> Client {
+        self.connect_as("postgres", "postgres")
+    }
+
+    pub fn connect_as(&self, user: &str, database: &str) -> Client {
+        self.config(user, database).connect(NoTls).unwrap()
+    }
+
+    fn config(&self, user: &str, database: &str) -> Config {
+        let mut config = Config::new();
+        config.host_path(self.host()).user(user).dbname(database);
+        config
+    }
+
+    /// A superuser's connection with the extension created.
+    pub fn client(&self) -> Client {
+        let mut client = self.connect();
+        client
+            .batch_execute("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS pg_embed")
+            .unwrap();
+        client
+    }
+
+    /// Runs a Postgres program as the server's user; it must succeed.
+    pub fn run(&self, program: &str, arguments: &[&str]) -> String {
+        let output = server_command(program).args(arguments).stdin(Stdio::null()).output().unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        assert!(output.status.success(), "{program}: {}{}", text(&output.stdout), text(&output.stderr));
+        text(&output.stdout)
+    }
+
+    fn boot(&mut self) {
+        let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
+        let server = server_command("postgres")
+            .args(["-D", self.data().to_str().unwrap()])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.server = Some(server);
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while self.config("postgres", "postgres").connect(NoTls).is_err() {
+            assert!(Instant::now() < deadline, "the server did not start: {}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Some(mut server) = self.server.take() {
+            let data = self.data();
+            let _ = server_command("pg_ctl")
+                .args(["-D", data.to_str().unwrap(), "-m", "immediate", "-w", "stop"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            let _ = server.wait();
+        }
+    }
+}
+
+/// Postgres refuses to run as root: root runs it as the user `postgres`.
+fn server_command(program: &str) -> Command {
+    let program = from_environment("PG_EMBED_TEST_BINDIR").join(program);
+    if is_root() {
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    }
+}
+
+fn is_root() -> bool {
+    std::os::unix::fs::MetadataExt::uid(&std::fs::metadata("/proc/self").unwrap()) == 0
+}
+
+/// Gives a file or directory to the server's user.
+fn open_to_server(path: &Path) {
+    if path.is_dir() {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    if is_root() {
+        let passwd = std::fs::read_to_string("/etc/passwd").unwrap();
+        let entry = passwd.lines().find(|line| line.starts_with("postgres:")).expect("a user named postgres");
+        let mut numbers = entry.split(':').skip(2).map(|number| number.parse().unwrap());
+        chown(path, numbers.next(), numbers.next()).unwrap();
+    }
+}
+
+pub fn copy_folder(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy_folder(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// An error as a user sees it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub sqlstate: String,
+    pub message: String,
+    pub detail: String,
+    pub hint: String,
+}
+
+/// Runs a statement that must be refused, and sees that the session is usable afterwards.
+#[track_caller]
+pub fn refused(client: &mut Client, sql: &str) -> Refusal {
+    let error = client.simple_query(sql).expect_err("the statement must be refused");
+    let error = error.as_db_error().unwrap_or_else(|| panic!("the connection broke: {error}"));
+    let refusal = Refusal {
+        sqlstate: error.code().code().to_string(),
+        message: error.message().to_string(),
+        detail: error.detail().unwrap_or_default().to_string(),
+        hint: error.hint().unwrap_or_default().to_string(),
+    };
+    client.simple_query("SELECT 1").expect("the session must stay usable");
+    refusal
+}
