@@ -179,8 +179,7 @@ impl From<Error> for ErrorReport {
                 Code::ERRCODE_STRING_DATA_RIGHT_TRUNCATION,
                 format!("text is longer than the {max_tokens} tokens that model \"{model}\" can see"),
             )
-            .set_detail("The vector would be, or is, that of the text's beginning.")
-            .set_hint("Split the text, or see pg_embed.on_truncate."),
+            .set_hint("Split the text, or set pg_embed.on_truncate to ignore what does not fit."),
             Error::Trigger(e) => trigger_report(e),
         }
     }

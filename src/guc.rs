@@ -19,8 +19,11 @@ static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
 /// What happens when a text is longer than its model's maximum.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum OnTruncate {
+    #[name = c"ignore"]
     Ignore,
+    #[name = c"notice"]
     Notice,
+    #[name = c"error"]
     Error,
 }
 
