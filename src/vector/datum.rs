@@ -2,9 +2,11 @@
 //! `int32 vl_len_ | int16 dim | int16 unused = 0 | float4 x[dim]`, 8 + 4·dim bytes.
 
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
+use crate::error::Error;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::{FromDatum, impl_sql_translatable, pg_sys, varlena};
 
@@ -21,7 +23,25 @@ struct Header {
 const HEADER_BYTES: usize = size_of::<Header>();
 const _: () = assert!(HEADER_BYTES == 8);
 
-/// A `vector` value in Postgres memory: at least one element, all of them finite (input functions see to it).
+/// Refuses numbers of dimensions that a `vector` cannot have.
+pub fn check_dimensions(dim: usize) -> Result<(), Error> {
+    match dim {
+        0 => Err(Error::NoDimensions),
+        1..=MAX_DIMENSIONS => Ok(()),
+        _ => Err(Error::TooManyDimensions),
+    }
+}
+
+/// Refuses a vector that does not fit its column's type modifier; -1 stands for none.
+pub fn check_typmod(typmod: i32, dim: usize) -> Result<(), Error> {
+    if typmod == -1 || typmod as usize == dim {
+        Ok(())
+    } else {
+        Err(Error::UnexpectedDimensions { expected: typmod as usize, actual: dim })
+    }
+}
+
+/// A `vector` that belongs to Postgres: at least one element, all of them finite (input functions see to it).
 ///
 /// Dereferences to its elements. A copy made by detoasting is freed on drop, so that a function called a million
 /// times in one memory context (a sort, say) does not fill it.
@@ -32,42 +52,11 @@ pub struct Vector<'a> {
 }
 
 impl Vector<'_> {
-    /// Allocates a zeroed vector in the current memory context.
-    ///
-    /// # Panics
-    /// Raises a Postgres ERROR when memory runs out. `dim` is within `1..=MAX_DIMENSIONS` by the callers' checks.
-    pub fn zeroed(dim: usize) -> Vector<'static> {
-        debug_assert!((1..=MAX_DIMENSIONS).contains(&dim));
-        let bytes = HEADER_BYTES + dim * size_of::<f32>();
-        // SAFETY: palloc0 returns `bytes` zeroed bytes aligned to MAXALIGN or raises; the header fits in them.
-        unsafe {
-            let header = pg_sys::palloc0(bytes).cast::<Header>();
-            varlena::set_varsize_4b(header.cast(), bytes as i32);
-            (*header).dim = dim as i16;
-            Vector { header: NonNull::new_unchecked(header), free_on_drop: false, lifetime: PhantomData }
-        }
-    }
-
-    /// Allocates a vector with these elements in the current memory context.
-    pub fn from_slice(elements: &[f32]) -> Vector<'static> {
-        let mut vector = Vector::zeroed(elements.len());
-        vector.elements_mut().copy_from_slice(elements);
-        vector
-    }
-
-    /// The elements, for filling a vector that [`Vector::zeroed`] made.
-    pub fn elements_mut(&mut self) -> &mut [f32] {
-        // SAFETY: `&mut self` is the only handle on a value this module allocated with room for `dim` elements.
-        unsafe {
-            let dim = self.header.as_ref().dim as usize;
-            std::slice::from_raw_parts_mut(self.header.as_ptr().add(1).cast(), dim)
-        }
-    }
-
     /// Reads a datum of type `vector`, detoasting it when it is compressed, out of line or has a short header.
     ///
     /// # Safety
     /// `datum` is a non-null `vector` that lives for `'a`.
+    #[inline]
     pub unsafe fn detoast<'a>(datum: pg_sys::Datum) -> Vector<'a> {
         let raw = datum.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: the caller's promise; a plain 4-byte header needs no detoasting (the usual case, kept cheap).
@@ -79,35 +68,35 @@ impl Vector<'_> {
                 (copy, copy != raw)
             }
         };
-        // SAFETY: detoasting returns a non-null pointer to a varlena of at least a header.
-        unsafe {
-            let vector = Vector {
-                header: NonNull::new_unchecked(header.cast::<Header>()),
-                free_on_drop,
-                lifetime: PhantomData,
-            };
-            let stored = varlena::varsize_4b(header) as usize;
-            let dim = vector.header.as_ref().dim;
-            if dim < 1 || stored != HEADER_BYTES + dim as usize * size_of::<f32>() {
-                crate::error::Error::CorruptVector { dim, bytes: stored }.raise();
-            }
-            vector
+        // SAFETY: detoasting returns a non-null pointer to a varlena, which has a size.
+        let (header, stored) = unsafe {
+            let stored = varlena::varsize_4b(header);
+            (NonNull::new_unchecked(header.cast::<Header>()), stored)
+        };
+        let vector = Vector { header, free_on_drop, lifetime: PhantomData };
+        // SAFETY: a value of at least HEADER_BYTES has a header.
+        let dim = if stored < HEADER_BYTES { 0 } else { unsafe { header.as_ref().dim } };
+        if dim < 1 || stored != HEADER_BYTES + dim as usize * size_of::<f32>() {
+            Error::CorruptVector { dim, bytes: stored }.raise();
         }
+        vector
     }
 
-    /// Hands the value to Postgres, which owns it from here on.
-    pub fn into_datum(self) -> pg_sys::Datum {
-        let datum = pg_sys::Datum::from(self.header.as_ptr());
-        std::mem::forget(self);
-        datum
+    /// Takes the value for writing, as an aggregate may with its own state.
+    ///
+    /// # Safety
+    /// Nothing else reads or writes the value from here on, and it is not part of a buffer page.
+    pub unsafe fn into_mut(self) -> VectorBuf {
+        VectorBuf { header: ManuallyDrop::new(self).header }
     }
 }
 
 impl Deref for Vector<'_> {
     type Target = [f32];
 
+    #[inline]
     fn deref(&self) -> &[f32] {
-        // SAFETY: `detoast` and `zeroed` checked that `dim` elements follow the header.
+        // SAFETY: `detoast` checked that `dim` elements follow the header, and the value lives for `'a`.
         unsafe {
             let dim = self.header.as_ref().dim as usize;
             std::slice::from_raw_parts(self.header.as_ptr().add(1).cast(), dim)
@@ -116,6 +105,7 @@ impl Deref for Vector<'_> {
 }
 
 impl Drop for Vector<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.free_on_drop {
             // SAFETY: `free_on_drop` is set only for a copy palloc'd by detoasting, which nothing else refers to.
@@ -145,10 +135,111 @@ unsafe impl<'fcx> ArgAbi<'fcx> for Vector<'fcx> {
     }
 }
 
-// SAFETY: the SQL declares these results as `vector`, and the datum is a palloc'd value of that layout.
+// SAFETY: the SQL declares these results as `vector`, which this is; a detoasted copy goes to Postgres.
 unsafe impl BoxRet for Vector<'_> {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        let datum = pg_sys::Datum::from(ManuallyDrop::new(self).header.as_ptr());
         // SAFETY: as above.
-        unsafe { fcinfo.return_raw_datum(self.into_datum()) }
+        unsafe { fcinfo.return_raw_datum(datum) }
+    }
+}
+
+/// A `vector` to be filled and handed to Postgres, in the memory context that was current when it was made.
+pub struct VectorBuf {
+    header: NonNull<Header>,
+}
+
+impl VectorBuf {
+    /// A vector of zeros.
+    pub fn zeroed(dim: usize) -> Result<VectorBuf, Error> {
+        check_dimensions(dim)?;
+        let bytes = HEADER_BYTES + dim * size_of::<f32>();
+        // SAFETY: palloc0 returns `bytes` zeroed bytes aligned to MAXALIGN or raises; the header fits in them.
+        unsafe {
+            let header = pg_sys::palloc0(bytes).cast::<Header>();
+            varlena::set_varsize_4b(header.cast(), bytes as i32);
+            (*header).dim = dim as i16;
+            Ok(VectorBuf { header: NonNull::new_unchecked(header) })
+        }
+    }
+
+    /// A vector with these elements.
+    pub fn from_slice(elements: &[f32]) -> Result<VectorBuf, Error> {
+        let mut vector = VectorBuf::zeroed(elements.len())?;
+        vector.copy_from_slice(elements);
+        Ok(vector)
+    }
+}
+
+impl Deref for VectorBuf {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        // SAFETY: `dim` elements follow the header (see `zeroed`; `into_mut` takes a checked value).
+        unsafe {
+            let dim = self.header.as_ref().dim as usize;
+            std::slice::from_raw_parts(self.header.as_ptr().add(1).cast(), dim)
+        }
+    }
+}
+
+impl DerefMut for VectorBuf {
+    fn deref_mut(&mut self) -> &mut [f32] {
+        // SAFETY: as for `deref`, and this is the only handle on the value.
+        unsafe {
+            let dim = self.header.as_ref().dim as usize;
+            std::slice::from_raw_parts_mut(self.header.as_ptr().add(1).cast(), dim)
+        }
+    }
+}
+
+impl_sql_translatable!(VectorBuf, "vector");
+
+// SAFETY: the SQL declares these results as `vector`, and the datum is a palloc'd value of that layout.
+unsafe impl BoxRet for VectorBuf {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: as above.
+        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.header.as_ptr())) }
+    }
+}
+
+/// A palloc'd value of the type that the SQL declaration of the function names.
+pub struct Palloced(NonNull<std::ffi::c_void>);
+
+impl Palloced {
+    /// Zeroed memory in the current memory context.
+    fn zeroed(bytes: usize) -> Palloced {
+        // SAFETY: palloc0 returns zeroed memory or raises.
+        Palloced(unsafe { NonNull::new_unchecked(pg_sys::palloc0(bytes)) })
+    }
+
+    /// A varlena with `len` bytes after its 4-byte header, zeros until `fill` sets them.
+    pub fn varlena(len: usize, fill: impl FnOnce(&mut [u8])) -> Palloced {
+        let bytes = pg_sys::VARHDRSZ + len;
+        let value = Palloced::zeroed(bytes);
+        // SAFETY: `value` is `bytes` long and nothing else refers to it.
+        unsafe {
+            varlena::set_varsize_4b(value.0.as_ptr().cast(), bytes as i32);
+            fill(std::slice::from_raw_parts_mut(value.0.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ), len));
+        }
+        value
+    }
+
+    /// Bytes without a header, a cstring say, zeros until `fill` sets them.
+    pub fn bytes(len: usize, fill: impl FnOnce(&mut [u8])) -> Palloced {
+        let value = Palloced::zeroed(len);
+        // SAFETY: `value` is `len` bytes long, and nothing else refers to it.
+        fill(unsafe { std::slice::from_raw_parts_mut(value.0.as_ptr().cast::<u8>(), len) });
+        value
+    }
+}
+
+impl_sql_translatable!(Palloced, "internal");
+
+// SAFETY: the functions that return this build what their SQL declaration names.
+unsafe impl BoxRet for Palloced {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: as above.
+        unsafe { fcinfo.return_raw_datum(pg_sys::Datum::from(self.0.as_ptr())) }
     }
 }

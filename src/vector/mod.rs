@@ -1,4 +1,12 @@
 //! The `vector` type: pgvector's surface, to the letter.
 
-pub mod datum;
+mod aggregates;
+mod array;
+mod casts;
+mod datum;
+mod functions;
 mod io;
+mod operators;
+mod typmod;
+
+pub use datum::MAX_DIMENSIONS;

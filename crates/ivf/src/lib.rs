@@ -2,5 +2,6 @@
 //!
 //! The inverted-file index itself joins in a later step; see `shared/design/ivf.md`.
 
+pub mod distance;
 pub mod kernel;
 pub mod vector;
