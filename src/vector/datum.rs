@@ -56,7 +56,7 @@ impl Vector<'_> {
     ///
     /// # Safety
     /// `datum` is a non-null `vector` that lives for `'a`.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn detoast<'a>(datum: pg_sys::Datum) -> Vector<'a> {
         let raw = datum.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: the caller's promise; a plain 4-byte header needs no detoasting (the usual case, kept cheap).
@@ -64,8 +64,8 @@ impl Vector<'_> {
             if varlena::varatt_is_4b_u(raw) {
                 (raw, false)
             } else {
-                let copy = pg_sys::pg_detoast_datum(raw);
-                (copy, copy != raw)
+                let plain = detoasted(raw);
+                (plain, plain != raw)
             }
         };
         // SAFETY: detoasting returns a non-null pointer to a varlena, which has a size.
@@ -91,6 +91,26 @@ impl Vector<'_> {
     }
 }
 
+/// Kept out of line, with all that a call to Postgres takes, so that [`Vector::detoast`] stays small.
+///
+/// # Safety
+/// As for `pg_detoast_datum`.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn detoasted(value: *mut pg_sys::varlena) -> *mut pg_sys::varlena {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::pg_detoast_datum(value) }
+}
+
+/// # Safety
+/// As for `pfree`.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn free(value: *mut pg_sys::varlena) {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::pfree(value.cast()) }
+}
+
 impl Deref for Vector<'_> {
     type Target = [f32];
 
@@ -109,7 +129,7 @@ impl Drop for Vector<'_> {
     fn drop(&mut self) {
         if self.free_on_drop {
             // SAFETY: `free_on_drop` is set only for a copy palloc'd by detoasting, which nothing else refers to.
-            unsafe { pg_sys::pfree(self.header.as_ptr().cast()) }
+            unsafe { free(self.header.as_ptr().cast()) }
         }
     }
 }
