@@ -2,7 +2,7 @@
 //! `int32 vl_len_ | int16 dim | int16 unused = 0 | float4 x[dim]`, 8 + 4·dim bytes.
 
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -227,30 +227,26 @@ unsafe impl BoxRet for VectorBuf {
 pub struct Palloced(NonNull<std::ffi::c_void>);
 
 impl Palloced {
-    /// Zeroed memory in the current memory context.
-    fn zeroed(bytes: usize) -> Palloced {
-        // SAFETY: palloc0 returns zeroed memory or raises.
-        Palloced(unsafe { NonNull::new_unchecked(pg_sys::palloc0(bytes)) })
-    }
-
     /// A varlena with `len` bytes after its 4-byte header, zeros until `fill` sets them.
     pub fn varlena(len: usize, fill: impl FnOnce(&mut [u8])) -> Palloced {
         let bytes = pg_sys::VARHDRSZ + len;
-        let value = Palloced::zeroed(bytes);
-        // SAFETY: `value` is `bytes` long and nothing else refers to it.
+        // SAFETY: palloc0 returns `bytes` zeroed bytes or raises, and nothing else refers to them.
         unsafe {
-            varlena::set_varsize_4b(value.0.as_ptr().cast(), bytes as i32);
-            fill(std::slice::from_raw_parts_mut(value.0.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ), len));
+            let value = NonNull::new_unchecked(pg_sys::palloc0(bytes));
+            varlena::set_varsize_4b(value.as_ptr().cast(), bytes as i32);
+            fill(std::slice::from_raw_parts_mut(value.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ), len));
+            Palloced(value)
         }
-        value
     }
 
-    /// Bytes without a header, a cstring say, zeros until `fill` sets them.
-    pub fn bytes(len: usize, fill: impl FnOnce(&mut [u8])) -> Palloced {
-        let value = Palloced::zeroed(len);
-        // SAFETY: `value` is `len` bytes long, and nothing else refers to it.
-        fill(unsafe { std::slice::from_raw_parts_mut(value.0.as_ptr().cast::<u8>(), len) });
-        value
+    /// `len` bytes without a header, a cstring say, all that Postgres will read of them set by `fill`.
+    pub fn bytes(len: usize, fill: impl FnOnce(&mut [MaybeUninit<u8>])) -> Palloced {
+        // SAFETY: palloc returns `len` bytes or raises, and nothing else refers to them.
+        unsafe {
+            let value = NonNull::new_unchecked(pg_sys::palloc(len));
+            fill(std::slice::from_raw_parts_mut(value.as_ptr().cast(), len));
+            Palloced(value)
+        }
     }
 }
 

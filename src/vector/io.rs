@@ -112,12 +112,13 @@ fn vector_out(vector: Vector<'_>) -> Palloced {
     Palloced::bytes(vector.len() * FLOAT_SHORTEST_DECIMAL_LEN + 2, |text| {
         let mut at = 0;
         for (i, &x) in vector.iter().enumerate() {
-            text[at] = if i == 0 { b'[' } else { b',' };
+            text[at].write(if i == 0 { b'[' } else { b',' });
             let room = &mut text[at + 1..][..FLOAT_SHORTEST_DECIMAL_LEN - 1];
             // SAFETY: the printer writes into FLOAT_SHORTEST_DECIMAL_LEN - 1 bytes, and not only those it returns.
             at += 1 + unsafe { float_to_shortest_decimal_bufn(x, room.as_mut_ptr().cast()) } as usize;
         }
-        text[at..at + 2].copy_from_slice(b"]\0");
+        text[at].write(b']');
+        text[at + 1].write(0);
     })
 }
 
