@@ -1,6 +1,6 @@
 //! Element-wise arithmetic on vectors.
 
-use crate::kernel::inner_product_f64;
+use crate::kernel::norm_squared;
 use std::cmp::Ordering;
 
 /// What arithmetic on vectors can refuse.
@@ -87,7 +87,7 @@ pub fn mul(a: &[f32], b: &[f32], out: &mut [f32]) -> Result<()> {
 /// Euclidean norm; summed in `f64`, so that it is finite for every vector.
 #[inline]
 pub fn norm(a: &[f32]) -> f64 {
-    inner_product_f64(a, a).sqrt()
+    norm_squared(a).sqrt()
 }
 
 /// `out = a / |a|`; a zero vector stays zero.
