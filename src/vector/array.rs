@@ -4,6 +4,7 @@ use std::ffi::c_char;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
+use super::datum::{detoasted, free};
 use pgrx::array::RawArray;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::{direct_function_call, impl_sql_translatable, pg_sys, varlena};
@@ -42,7 +43,7 @@ impl Array {
         let raw = datum.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: the caller's promise; a plain 4-byte header needs no detoasting.
         unsafe {
-            let plain = if varlena::varatt_is_4b_u(raw) { raw } else { pg_sys::pg_detoast_datum(raw) };
+            let plain = if varlena::varatt_is_4b_u(raw) { raw } else { detoasted(raw) };
             Array { header: NonNull::new_unchecked(plain.cast()), free_on_drop: plain != raw }
         }
     }
@@ -51,7 +52,7 @@ impl Array {
     pub fn build<T: Element>(len: usize, fill: impl FnOnce(&mut [T])) -> Array {
         // Header, one dimension, one lower bound; no padding, as 24 is a multiple of MAXALIGN.
         const DATA_OFFSET: usize = size_of::<pg_sys::ArrayType>() + 2 * size_of::<i32>();
-        const { assert!(DATA_OFFSET % 8 == 0) };
+        const { assert!(DATA_OFFSET.is_multiple_of(8)) };
         let bytes = DATA_OFFSET + len * size_of::<T>();
         // SAFETY: palloc0 returns `bytes` zeroed bytes aligned to MAXALIGN or raises, enough for header and elements;
         // zeros are values of `T`. A data offset of 0 in the header says that there are no nulls.
@@ -159,7 +160,7 @@ impl Drop for Array {
     fn drop(&mut self) {
         if self.free_on_drop {
             // SAFETY: the copy was palloc'd by detoasting, and nothing else refers to it.
-            unsafe { pg_sys::pfree(self.header.as_ptr().cast()) }
+            unsafe { free(self.header.as_ptr().cast()) }
         }
     }
 }

@@ -2,7 +2,7 @@
 //! `int32 vl_len_ | int16 dim | int16 unused = 0 | float4 x[dim]`, 8 + 4·dim bytes.
 
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 
@@ -56,7 +56,7 @@ impl Vector<'_> {
     ///
     /// # Safety
     /// `datum` is a non-null `vector` that lives for `'a`.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn detoast<'a>(datum: pg_sys::Datum) -> Vector<'a> {
         let raw = datum.cast_mut_ptr::<pg_sys::varlena>();
         // SAFETY: the caller's promise; a plain 4-byte header needs no detoasting (the usual case, kept cheap).
@@ -64,8 +64,8 @@ impl Vector<'_> {
             if varlena::varatt_is_4b_u(raw) {
                 (raw, false)
             } else {
-                let copy = pg_sys::pg_detoast_datum(raw);
-                (copy, copy != raw)
+                let plain = detoasted(raw);
+                (plain, plain != raw)
             }
         };
         // SAFETY: detoasting returns a non-null pointer to a varlena, which has a size.
@@ -91,6 +91,26 @@ impl Vector<'_> {
     }
 }
 
+/// Kept out of line, with all that a call to Postgres takes, so that [`Vector::detoast`] stays small.
+///
+/// # Safety
+/// As for `pg_detoast_datum`.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn detoasted(value: *mut pg_sys::varlena) -> *mut pg_sys::varlena {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::pg_detoast_datum(value) }
+}
+
+/// # Safety
+/// As for `pfree`.
+#[cold]
+#[inline(never)]
+pub(super) unsafe fn free(value: *mut pg_sys::varlena) {
+    // SAFETY: the caller's promise.
+    unsafe { pg_sys::pfree(value.cast()) }
+}
+
 impl Deref for Vector<'_> {
     type Target = [f32];
 
@@ -109,7 +129,7 @@ impl Drop for Vector<'_> {
     fn drop(&mut self) {
         if self.free_on_drop {
             // SAFETY: `free_on_drop` is set only for a copy palloc'd by detoasting, which nothing else refers to.
-            unsafe { pg_sys::pfree(self.header.as_ptr().cast()) }
+            unsafe { free(self.header.as_ptr().cast()) }
         }
     }
 }
@@ -212,30 +232,26 @@ unsafe impl BoxRet for VectorBuf {
 pub struct Palloced(NonNull<std::ffi::c_void>);
 
 impl Palloced {
-    /// Zeroed memory in the current memory context.
-    fn zeroed(bytes: usize) -> Palloced {
-        // SAFETY: palloc0 returns zeroed memory or raises.
-        Palloced(unsafe { NonNull::new_unchecked(pg_sys::palloc0(bytes)) })
-    }
-
     /// A varlena with `len` bytes after its 4-byte header, zeros until `fill` sets them.
     pub fn varlena(len: usize, fill: impl FnOnce(&mut [u8])) -> Palloced {
         let bytes = pg_sys::VARHDRSZ + len;
-        let value = Palloced::zeroed(bytes);
-        // SAFETY: `value` is `bytes` long and nothing else refers to it.
+        // SAFETY: palloc0 returns `bytes` zeroed bytes or raises, and nothing else refers to them.
         unsafe {
-            varlena::set_varsize_4b(value.0.as_ptr().cast(), bytes as i32);
-            fill(std::slice::from_raw_parts_mut(value.0.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ), len));
+            let value = NonNull::new_unchecked(pg_sys::palloc0(bytes));
+            varlena::set_varsize_4b(value.as_ptr().cast(), bytes as i32);
+            fill(std::slice::from_raw_parts_mut(value.as_ptr().cast::<u8>().add(pg_sys::VARHDRSZ), len));
+            Palloced(value)
         }
-        value
     }
 
-    /// A cstring of at most `len` bytes: what `fill` wrote, up to the first byte it left zero.
-    pub fn cstring(len: usize, fill: impl FnOnce(&mut [u8])) -> Palloced {
-        let value = Palloced::zeroed(len + 1);
-        // SAFETY: `value` is one byte longer than that, and nothing else refers to it.
-        fill(unsafe { std::slice::from_raw_parts_mut(value.0.as_ptr().cast::<u8>(), len) });
-        value
+    /// `len` bytes without a header, a cstring say, all that Postgres will read of them set by `fill`.
+    pub fn bytes(len: usize, fill: impl FnOnce(&mut [MaybeUninit<u8>])) -> Palloced {
+        // SAFETY: palloc returns `len` bytes or raises, and nothing else refers to them.
+        unsafe {
+            let value = NonNull::new_unchecked(pg_sys::palloc(len));
+            fill(std::slice::from_raw_parts_mut(value.as_ptr().cast(), len));
+            Palloced(value)
+        }
     }
 }
 

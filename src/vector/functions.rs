@@ -1,18 +1,19 @@
 //! Functions of one vector.
 
+use super::call::vector_functions;
 use super::datum::{Palloced, Vector, VectorBuf};
 use crate::error::OrRaise;
 use ivf::vector;
 use pgrx::prelude::*;
 
-#[pg_extern(sql = false)]
-fn vector_dims(v: Vector<'_>) -> i32 {
-    v.len() as i32
-}
+vector_functions! {
+    fn vector_dims(v) -> i32 {
+        v.len() as i32
+    }
 
-#[pg_extern(sql = false)]
-fn vector_norm(v: Vector<'_>) -> f64 {
-    vector::norm(&v)
+    fn vector_norm(v) -> f64 {
+        vector::norm(&v)
+    }
 }
 
 #[pg_extern(sql = false)]

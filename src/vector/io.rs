@@ -101,23 +101,24 @@ impl Cursor<'_> {
 }
 
 unsafe extern "C" {
-    /// Postgres's own shortest round-trip printer (common/shortest_dec.h): writes no zero byte, raises no ERROR.
+    /// Postgres's own shortest round-trip printer (common/shortest_dec.h): no terminating zero byte, no ERROR.
     fn float_to_shortest_decimal_bufn(x: f32, result: *mut c_char) -> c_int;
 }
 const FLOAT_SHORTEST_DECIMAL_LEN: usize = 16;
 
 #[pg_extern(sql = false)]
 fn vector_out(vector: Vector<'_>) -> Palloced {
-    // Per element a number of at most 15 bytes and a separator; two brackets.
-    Palloced::cstring(vector.len() * FLOAT_SHORTEST_DECIMAL_LEN + 2, |text| {
+    // Per element a number of at most 15 bytes and a separator; a bracket and the terminating zero.
+    Palloced::bytes(vector.len() * FLOAT_SHORTEST_DECIMAL_LEN + 2, |text| {
         let mut at = 0;
         for (i, &x) in vector.iter().enumerate() {
-            text[at] = if i == 0 { b'[' } else { b',' };
+            text[at].write(if i == 0 { b'[' } else { b',' });
             let room = &mut text[at + 1..][..FLOAT_SHORTEST_DECIMAL_LEN - 1];
-            // SAFETY: the printer writes FLOAT_SHORTEST_DECIMAL_LEN - 1 bytes at most.
+            // SAFETY: the printer writes into FLOAT_SHORTEST_DECIMAL_LEN - 1 bytes, and not only those it returns.
             at += 1 + unsafe { float_to_shortest_decimal_bufn(x, room.as_mut_ptr().cast()) } as usize;
         }
-        text[at] = b']';
+        text[at].write(b']');
+        text[at + 1].write(0);
     })
 }
 

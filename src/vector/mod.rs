@@ -2,6 +2,7 @@
 
 mod aggregates;
 mod array;
+mod call;
 mod casts;
 mod datum;
 mod functions;

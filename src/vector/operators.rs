@@ -1,45 +1,41 @@
 //! Distances, arithmetic and comparison: the functions behind the operators.
 
 use super::aggregates::in_aggregate;
+use super::call::vector_functions;
 use super::datum::{Vector, VectorBuf};
 use crate::error::OrRaise;
 use ivf::vector::VectorError;
 use ivf::{distance, vector};
 use pgrx::prelude::*;
 
-#[pg_extern(sql = false)]
-fn l2_distance(a: Vector<'_>, b: Vector<'_>) -> f64 {
-    distance::l2(&a, &b).or_raise()
-}
+vector_functions! {
+    fn l2_distance(a, b) -> f64 {
+        distance::l2(&a, &b).or_raise()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_l2_squared_distance(a: Vector<'_>, b: Vector<'_>) -> f64 {
-    distance::l2_squared(&a, &b).or_raise()
-}
+    fn vector_l2_squared_distance(a, b) -> f64 {
+        distance::l2_squared(&a, &b).or_raise()
+    }
 
-#[pg_extern(sql = false)]
-fn inner_product(a: Vector<'_>, b: Vector<'_>) -> f64 {
-    distance::inner_product(&a, &b).or_raise()
-}
+    fn inner_product(a, b) -> f64 {
+        distance::inner_product(&a, &b).or_raise()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_negative_inner_product(a: Vector<'_>, b: Vector<'_>) -> f64 {
-    distance::negative_inner_product(&a, &b).or_raise()
-}
+    fn vector_negative_inner_product(a, b) -> f64 {
+        distance::negative_inner_product(&a, &b).or_raise()
+    }
 
-#[pg_extern(sql = false)]
-fn cosine_distance(a: Vector<'_>, b: Vector<'_>) -> f64 {
-    distance::cosine(&a, &b).or_raise()
-}
+    fn cosine_distance(a, b) -> f64 {
+        distance::cosine(&a, &b).or_raise()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_spherical_distance(a: Vector<'_>, b: Vector<'_>) -> f64 {
-    distance::spherical(&a, &b).or_raise()
-}
+    fn vector_spherical_distance(a, b) -> f64 {
+        distance::spherical(&a, &b).or_raise()
+    }
 
-#[pg_extern(sql = false)]
-fn l1_distance(a: Vector<'_>, b: Vector<'_>) -> f64 {
-    distance::l1(&a, &b).or_raise()
+    fn l1_distance(a, b) -> f64 {
+        distance::l1(&a, &b).or_raise()
+    }
 }
 
 /// Also the transition function of `sum`, whose state it changes in place.
@@ -67,7 +63,7 @@ fn vector_mul(a: Vector<'_>, b: Vector<'_>) -> VectorBuf {
 fn element_wise(
     a: Vector<'_>,
     b: Vector<'_>,
-    operator: fn(&[f32], &[f32], &mut [f32]) -> Result<(), VectorError>,
+    operator: impl FnOnce(&[f32], &[f32], &mut [f32]) -> Result<(), VectorError>,
 ) -> VectorBuf {
     let mut result = VectorBuf::zeroed(a.len()).or_raise();
     operator(&a, &b, &mut result).or_raise();
@@ -83,37 +79,32 @@ fn vector_concat(a: Vector<'_>, b: Vector<'_>) -> VectorBuf {
     result
 }
 
-#[pg_extern(sql = false)]
-fn vector_lt(a: Vector<'_>, b: Vector<'_>) -> bool {
-    vector::compare(&a, &b).is_lt()
-}
+vector_functions! {
+    fn vector_lt(a, b) -> bool {
+        vector::compare(&a, &b).is_lt()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_le(a: Vector<'_>, b: Vector<'_>) -> bool {
-    vector::compare(&a, &b).is_le()
-}
+    fn vector_le(a, b) -> bool {
+        vector::compare(&a, &b).is_le()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_eq(a: Vector<'_>, b: Vector<'_>) -> bool {
-    vector::compare(&a, &b).is_eq()
-}
+    fn vector_eq(a, b) -> bool {
+        vector::compare(&a, &b).is_eq()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_ne(a: Vector<'_>, b: Vector<'_>) -> bool {
-    vector::compare(&a, &b).is_ne()
-}
+    fn vector_ne(a, b) -> bool {
+        vector::compare(&a, &b).is_ne()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_ge(a: Vector<'_>, b: Vector<'_>) -> bool {
-    vector::compare(&a, &b).is_ge()
-}
+    fn vector_ge(a, b) -> bool {
+        vector::compare(&a, &b).is_ge()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_gt(a: Vector<'_>, b: Vector<'_>) -> bool {
-    vector::compare(&a, &b).is_gt()
-}
+    fn vector_gt(a, b) -> bool {
+        vector::compare(&a, &b).is_gt()
+    }
 
-#[pg_extern(sql = false)]
-fn vector_cmp(a: Vector<'_>, b: Vector<'_>) -> i32 {
-    vector::compare(&a, &b) as i32
+    fn vector_cmp(a, b) -> i32 {
+        vector::compare(&a, &b) as i32
+    }
 }

@@ -7,25 +7,30 @@ use std::f64::consts::PI;
 type Distance = Result<f64, VectorError>;
 
 /// Euclidean distance.
+#[inline]
 pub fn l2(a: &[f32], b: &[f32]) -> Distance {
     l2_squared(a, b).map(f64::sqrt)
 }
 
+#[inline]
 pub fn l2_squared(a: &[f32], b: &[f32]) -> Distance {
     check_dimensions(a, b)?;
     Ok(kernel::l2_squared(a, b).into())
 }
 
+#[inline]
 pub fn inner_product(a: &[f32], b: &[f32]) -> Distance {
     check_dimensions(a, b)?;
     Ok(kernel::inner_product(a, b).into())
 }
 
+#[inline]
 pub fn negative_inner_product(a: &[f32], b: &[f32]) -> Distance {
     inner_product(a, b).map(|product| -product)
 }
 
 /// `1 - cos(a, b)`, within 0..=2; NaN when either vector is zero.
+#[inline]
 pub fn cosine(a: &[f32], b: &[f32]) -> Distance {
     check_dimensions(a, b)?;
     let [ab, aa, bb] = kernel::cosine_products(a, b).map(f64::from);
@@ -35,12 +40,14 @@ pub fn cosine(a: &[f32], b: &[f32]) -> Distance {
 }
 
 /// Taxicab distance.
+#[inline]
 pub fn l1(a: &[f32], b: &[f32]) -> Distance {
     check_dimensions(a, b)?;
     Ok(kernel::l1(a, b).into())
 }
 
 /// Angle between unit vectors as a share of half a turn, 0..=1; unlike the cosine it keeps the triangle inequality.
+#[inline]
 pub fn spherical(a: &[f32], b: &[f32]) -> Distance {
     inner_product(a, b).map(|cosine| cosine.clamp(-1.0, 1.0).acos() / PI)
 }
