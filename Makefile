@@ -1,0 +1,44 @@
+# Variables: PG_CONFIG (which Postgres), DEV (the private tree), DESTDIR (for install). The work is in tools/*.sh.
+
+.PHONY: help setup build install uninstall demo psql stop test lint bench model clean
+.NOTPARALLEL:
+
+help: ## Show this list
+	@echo "PG_CONFIG=/path/to/pg_config behind a target chooses the Postgres (14 to 18)."
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: ## Install what is missing: Debian packages, cargo-pgrx, ONNX Runtime, a model
+	@tools/setup.sh
+
+build: setup ## Build the extension into a private copy of Postgres's directories
+	@tools/build.sh
+
+install: build ## Install the extension, ONNX Runtime and the models into PG_CONFIG's directories
+	@tools/install.sh install
+
+uninstall: ## Remove what install and model put there
+	@tools/install.sh uninstall
+
+demo: build ## Embed a few hundred texts in a private cluster and ask them a question
+	@tools/demo.sh demo
+
+psql: ## Open the demo's database
+	@tools/demo.sh psql
+
+stop: ## Stop the demo's server
+	@tools/demo.sh stop
+
+test: build ## Run all tests
+	@tools/test.sh
+
+lint: setup ## Check formatting, clippy, types for PostgreSQL 14 to 18, and the scripts
+	@tools/lint.sh
+
+bench: demo ## Measure embed and exact search
+	@benches/run.sh
+
+model: setup ## Get a model: MODEL=name, for other than the known ones also REPO=owner/name
+	@tools/model.sh
+
+clean: ## Stop the demo and remove all that was built or downloaded here
+	@tools/clean.sh

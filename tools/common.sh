@@ -1,0 +1,187 @@
+# Sourced by the other scripts: where things are, and the helpers that more than one of them needs.
+# shellcheck shell=bash disable=SC2034
+#
+# Everything is built, installed and run in one private tree, $DEV. Below $DEV/root lie, at their own absolute paths,
+# a copy of the chosen Postgres's programs and symlinks to its other files. Postgres looks for its files relative to its
+# own executable, so what is installed in there leaves the system's directories alone and needs no rights.
+
+set -euo pipefail
+umask 022 # root's files must be readable by the user that runs Postgres
+
+SOURCE=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
+cd "$SOURCE"
+
+PGRX_VERSION=0.18.1
+ONNXRUNTIME_VERSION=1.28.0
+SERVER_USER=postgres # who runs Postgres when root calls; anybody else runs it himself
+PORT=15432           # only part of the sockets' names: the clusters do not listen on TCP
+
+# Not below /root or a private home directory, where the user that runs Postgres could not read it.
+if [ -z "${DEV:-}" ]; then
+    DEV=/var/tmp/pg_embed-$(id -un)/$(printf %s "$SOURCE" | sha256sum | cut -c 1-8)
+fi
+DEV=$(realpath -m "$DEV")
+MODELS=$DEV/models
+ONNXRUNTIME=$DEV/lib/libonnxruntime.so.$ONNXRUNTIME_VERSION
+
+export PGRX_HOME=$DEV/pgrx
+export PATH="$DEV/cargo/bin:$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+USER=$(id -un) # pgrx's tests connect as $USER, which a container may not set
+export USER
+# make's job server is not ours to use, and no other server's address may leak in.
+unset MAKEFLAGS MFLAGS MAKELEVEL
+unset RUST_BACKTRACE # pgrx would put a backtrace into the DETAIL of a server's errors
+unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS PGDATA
+
+if [ -z "${PG_CONFIG:-}" ]; then
+    PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
+    [ -x "$PG_CONFIG" ] || PG_CONFIG=$(command -v pg_config || echo "$PG_CONFIG")
+fi
+# Debian's /usr/bin/pg_config is a script that speaks for a server that may not be installed yet.
+if command -v "$PG_CONFIG" >/dev/null; then
+    PG_CONFIG=$("$PG_CONFIG" --bindir)/pg_config
+fi
+
+say() {
+    printf '==> %s\n' "$*"
+}
+
+die() {
+    printf 'error: %s\n' "$*" >&2
+    exit 1
+}
+
+is_root() {
+    [ "$(id -u)" = 0 ]
+}
+
+check_major() {
+    case $1 in
+        14 | 15 | 16 | 17 | 18) ;;
+        *) die "PostgreSQL $1 ($PG_CONFIG) is not supported; 14 to 18 are" ;;
+    esac
+}
+
+# Sets what follows from PG_CONFIG. $BINDIR, $PKGLIBDIR and $SHAREDIR are the real directories, which only `install`,
+# `uninstall` and `model` change; $ROOT before them gives the private ones.
+use_postgres() {
+    [ -x "$PG_CONFIG" ] || die "$PG_CONFIG does not exist; run 'make setup', or name another with PG_CONFIG=..."
+    MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+    check_major "$MAJOR"
+    BINDIR=$("$PG_CONFIG" --bindir)
+    PKGLIBDIR=$("$PG_CONFIG" --pkglibdir)
+    SHAREDIR=$("$PG_CONFIG" --sharedir)
+    ROOT=$DEV/root
+    FEATURES=(--no-default-features --features "pg$MAJOR")
+}
+
+# The model of the demo: gte-small where it is installed, else all-minilm-l6-v2.
+demo_model() {
+    if [ -e "$MODELS/gte-small" ]; then echo gte-small; else echo all-minilm-l6-v2; fi
+}
+
+# install_model MODEL [--repo OWNER/NAME]: puts a model into $MODELS.
+install_model() {
+    local python=/usr/bin/python3
+    if [ "$#" = 1 ] && [ "$1" = all-minilm-l6-v2 ]; then
+        python=$DEV/venv/bin/python
+        "$python" -m pip install --quiet --disable-pip-version-check -r tools/requirements-export.txt
+    fi
+    "$python" tools/get_model.py "$1" "$MODELS" "${@:2}"
+}
+
+# copy_model MODEL: copies a model from $MODELS to the real directory, and notes it for `make uninstall`.
+copy_model() {
+    local to=${DESTDIR:-}$SHAREDIR/pg_embed
+    privileged "$to" mkdir -p "$to/models"
+    privileged "$to" rm -rf "$to/models/$1"
+    privileged "$to" cp -r "$MODELS/$1" "$to/models/"
+    if ! grep -qxF -- "$1" "$to/installed" 2>/dev/null; then
+        echo "$1" | privileged "$to" tee -a "$to/installed" >/dev/null
+    fi
+}
+
+# privileged PATH COMMAND...: runs the command, through sudo when PATH (or what exists of it) is not ours to write.
+privileged() {
+    local path=$1
+    shift
+    until [ -e "$path" ]; do
+        path=$(dirname "$path")
+    done
+    if [ -w "$path" ]; then "$@"; else sudo "$@"; fi
+}
+
+# Runs a command as the user that runs Postgres, from a directory he can enter.
+as_server() {
+    if is_root; then
+        (cd / && runuser -u "$SERVER_USER" -- "$@")
+    else
+        (cd / && "$@")
+    fi
+}
+
+# make_dir DIR: makes a directory that belongs to the user that runs Postgres.
+make_dir() {
+    if is_root; then
+        install -d -o "$SERVER_USER" "$1"
+    else
+        install -d "$1"
+    fi
+}
+
+# Gives the private pg_embed.so a new inode: cargo pgrx writes into the old one, which running servers have mapped.
+fresh_library() {
+    local library=$ROOT$PKGLIBDIR/pg_embed.so
+    if [ -e "$library" ]; then
+        cp "$library" "$library.new"
+        mv "$library.new" "$library"
+    fi
+}
+
+# A cluster is a directory with `data`, `log` and the socket in it.
+
+# make_cluster DIR
+make_cluster() {
+    make_dir "$1"
+    as_server "$ROOT$BINDIR/initdb" -D "$1/data" -U postgres -A trust --locale=C.UTF-8 -E UTF8 --no-sync >/dev/null
+    as_server tee -a "$1/data/postgresql.conf" >/dev/null <<CONF
+listen_addresses = ''
+unix_socket_directories = '$1'
+unix_socket_permissions = 0700
+port = $PORT
+CONF
+}
+
+# start_cluster DIR
+start_cluster() (
+    # The server outlives this script: one that held our output, or make's, would keep a pipeline waiting.
+    for fd in /proc/self/fd/*; do
+        fd=${fd##*/}
+        [ "$fd" -le 2 ] || eval "exec $fd>&-"
+    done
+    as_server "$ROOT$BINDIR/pg_ctl" -D "$1/data" -l "$1/log" -w start </dev/null >/dev/null 2>&1 || {
+        tail -n 20 "$1/log" >&2
+        die "the server in $1 does not start"
+    }
+)
+
+# cluster_pid DIR: prints the server's process id if it runs. A stale pid file may name any process; a server's working
+# directory is its data directory.
+cluster_pid() {
+    local pid
+    pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null) || return 0
+    if [ "$(readlink "/proc/$pid/cwd")" = "$1/data" ]; then
+        echo "$pid"
+    fi
+}
+
+# stop_cluster DIR: stops the server if it runs, and waits until it has gone.
+stop_cluster() {
+    local pid
+    pid=$(cluster_pid "$1")
+    [ -n "$pid" ] || return 0
+    kill -INT "$pid" # a fast shutdown
+    while [ -n "$(cluster_pid "$1")" ]; do
+        sleep 0.1
+    done
+}

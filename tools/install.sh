@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# install.sh install|uninstall: puts what the private tree holds into the directories of PG_CONFIG, or takes it away.
+source "$(dirname "$0")/common.sh"
+use_postgres
+
+lib=${DESTDIR:-}$PKGLIBDIR
+share=${DESTDIR:-}$SHAREDIR
+
+install_all() {
+    local model
+    say "Installing pg_embed into $lib and $share"
+    privileged "$lib/pg_embed" mkdir -p "$lib/pg_embed"
+    privileged "$lib" install -m 755 "$ROOT$PKGLIBDIR/pg_embed.so" "$lib/"
+    privileged "$lib/pg_embed" install -m 755 "$ONNXRUNTIME" "$lib/pg_embed/"
+    privileged "$share/extension" mkdir -p "$share/extension"
+    privileged "$share/extension" install -m 644 "$ROOT$SHAREDIR/extension/pg_embed.control" \
+        "$ROOT$SHAREDIR"/extension/pg_embed--*.sql "$share/extension/"
+    for model in "$MODELS"/*/; do
+        model=$(basename "$model")
+        # tests/data's models are for the tests only.
+        [ ! -e "tests/data/$model/model.onnx" ] || continue
+        say "Installing the model $model"
+        copy_model "$model"
+    done
+    if [ "$(demo_model)" != gte-small ]; then
+        say "pg_embed.default_model is gte-small, which is not here; set it to $(demo_model), or 'make model MODEL=gte-small'"
+    fi
+}
+
+uninstall_all() {
+    local model models=()
+    say "Removing pg_embed from $lib and $share"
+    privileged "$lib" rm -f "$lib/pg_embed.so"
+    privileged "$lib/pg_embed" rm -f "$lib/pg_embed/${ONNXRUNTIME##*/}"
+    privileged "$share/extension" rm -f "$share/extension/pg_embed.control" "$share"/extension/pg_embed--*.sql
+    if [ -e "$share/pg_embed/installed" ]; then
+        mapfile -t models <"$share/pg_embed/installed"
+        for model in "${models[@]}"; do
+            privileged "$share/pg_embed" rm -rf "$share/pg_embed/models/$model"
+        done
+        privileged "$share/pg_embed" rm "$share/pg_embed/installed"
+    fi
+    for dir in "$lib/pg_embed" "$share/pg_embed/models" "$share/pg_embed"; do
+        [ ! -d "$dir" ] || privileged "$(dirname "$dir")" rmdir --ignore-fail-on-non-empty "$dir"
+    done
+    if [ -d "$share/pg_embed/models" ]; then
+        say "Kept, as 'make' did not install them: $(echo "$share"/pg_embed/models/*)"
+    fi
+}
+
+"$1_all"

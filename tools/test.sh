@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs every test.
+source "$(dirname "$0")/common.sh"
+use_postgres
+
+# What the tests in Rust read.
+export PG_EMBED_TEST_ONNXRUNTIME=$ONNXRUNTIME
+export PG_EMBED_TEST_MODELS=$MODELS
+export PG_EMBED_TEST_BINDIR=$ROOT$BINDIR
+
+# The small models of the tests, where the servers of the tests find them.
+copy_test_models() {
+    local file
+    for file in tests/data/*/model.onnx; do
+        cp -r "$(dirname "$file")" "$MODELS/"
+    done
+}
+
+# What `cargo pgrx test` does, for the library's own tests alone: it would run tests/integration too, on a build with
+# the test functions in it. The environment is how it talks to pgrx-tests.
+pgrx_test() {
+    local data=$DEV/pgrx-test
+    rm -rf "$data"
+    make_dir "$data"
+    export CARGO_PGRX_TEST_PGDATA=$data PGRX_BUILD_PROFILE=release PGRX_NO_DEFAULT_FEATURES=true
+    export PGRX_FEATURES="pg$MAJOR pg_test"
+    if is_root; then
+        export CARGO_PGRX_TEST_RUNAS=$SERVER_USER
+    fi
+    fresh_library
+    rm -f "$ROOT/built" # pgrx installs a library with the test functions
+    cargo test --release --lib --no-default-features --features "$PGRX_FEATURES"
+    rm -rf "$data"
+}
+
+copy_test_models
+say "The model of the tests is $(demo_model)"
+
+say "1/5 The crates that know nothing of Postgres"
+cargo test --release -p embedder -p ivf
+
+say "2/5 The functions marked #[pg_test], inside PostgreSQL $MAJOR"
+(pgrx_test)
+
+say "3/5 SQL against expected output (tests/pg_regress)"
+tools/build.sh
+tests/regress.sh
+
+say "4/5 Getting a model (tests/test_get_model.sh)"
+tests/test_get_model.sh
+
+say "5/5 Whole clusters (tests/integration)"
+cargo test --release --test integration "${FEATURES[@]}"
