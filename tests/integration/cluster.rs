@@ -91,6 +91,13 @@ impl Cluster {
         self.directory.path()
     }
 
+    /// Where the private Postgres is installed.
+    pub fn postgres(&self) -> String {
+        let directory = from_environment("PG_EMBED_TEST_BINDIR").canonicalize().unwrap();
+        // DIRECTORY/lib/postgresql/15/bin
+        directory.ancestors().nth(4).unwrap().display().to_string()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }

@@ -141,6 +141,7 @@ fn a_backend_killed_while_embedding() {
     // SAFETY: sends a signal to a process of this test's own server.
     assert_eq!(unsafe { libc::kill(backend.pid, libc::SIGKILL) }, 0);
     statement.join().unwrap().expect_err("the server is gone");
+    wait_until("the server notices", || cluster.log().contains("all server processes terminated"));
     wait_until("the server recovers", || {
         let connected = cluster.config("postgres", "postgres").connect(postgres::NoTls);
         connected.is_ok_and(|mut client| client.simple_query("SELECT 1").is_ok())

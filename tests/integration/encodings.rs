@@ -1,6 +1,6 @@
 //! Databases that are not UTF-8: the model sees the same characters.
 
-use crate::cluster::{Cluster, refused, value};
+use crate::cluster::{Cluster, copy_folder, refused, rows, test_data, value};
 
 const TEXTS: [&str; 3] = ["café", "naïve façade", "the quick ÿ fox"];
 
@@ -33,7 +33,7 @@ fn latin1_gives_the_vectors_of_utf8() {
 
 /// Messages quote names of files, which are UTF-8, and of SQL objects, which are in the database's encoding.
 #[test]
-fn latin1_messages_are_legible() {
+fn messages_and_names_outside_utf8_are_escaped() {
     let cluster = Cluster::start();
     let mut utf8 = cluster.client();
     utf8.batch_execute("CREATE DATABASE l1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0").unwrap();
@@ -46,22 +46,29 @@ fn latin1_messages_are_legible() {
                FOR EACH ROW EXECUTE FUNCTION embed_trigger('vectör', 'default', 'bödy')",
         )
         .unwrap();
-    for client in [&mut utf8, &mut latin1] {
+    std::fs::create_dir(cluster.models().join("模型")).unwrap();
+    for (client, unknown, installed) in
+        [(&mut utf8, "modèle", "模型"), (&mut latin1, r"mod\u00e8le", r"\u6a21\u578b")]
+    {
         let refusal = refused(client, "SELECT embed('modèle', 'text')");
-        assert_eq!(refusal.message, "model \"modèle\" does not exist");
+        assert_eq!(refusal.message, format!("model \"{unknown}\" does not exist"));
+        assert!(refusal.detail.ends_with(&format!("tiny-pooled, {installed}.")), "{refusal:?}");
         client.batch_execute("SET pg_embed.default_model = 'modèle'").unwrap();
         assert_eq!(refused(client, "SELECT embed('text')"), refusal);
         client.batch_execute("RESET pg_embed.default_model").unwrap();
+        let listed = "SELECT name, position(name IN error) > 0 FROM embed_models() WHERE error IS NOT NULL";
+        assert_eq!(rows(client, listed), [[installed, "t"]]);
     }
     let refusal = refused(&mut latin1, "INSERT INTO docs VALUES ('x')");
-    assert_eq!(refusal.message, "column \"bödy\" of embed_trigger does not exist");
-    // Characters that LATIN1 does not have.
-    std::fs::create_dir(cluster.models().join("模型")).unwrap();
-    refused(&mut latin1, "SELECT embed('modèle', 'text')");
-    let refusal = refused(&mut utf8, "SELECT embed('模型', 'text')");
-    assert!(refusal.message.contains("模型/config.json"), "{refusal:?}");
-    assert_eq!(value(&mut utf8, "SELECT count(*) FROM embed_models() WHERE name = '模型'"), "1");
-    assert_eq!(value(&mut latin1, "SELECT count(*) >= 3 FROM embed_models()"), "t");
+    assert_eq!(refusal.message, r#"column "b\u00f6dy" of embed_trigger does not exist"#);
+    // A name that the database can hold names the folder.
+    copy_folder(&test_data("tiny-bert"), &cluster.models().join("modèle"));
+    let same = "SELECT embed('modèle', 'hello') = embed('tiny-bert', 'hello')";
+    for client in [&mut utf8, &mut latin1] {
+        client.batch_execute("SET pg_embed.default_model = 'modèle'").unwrap();
+        assert_eq!(value(client, same), "t");
+        assert_eq!(value(client, "SELECT vector_dims(embed('hello'))"), "32");
+    }
 }
 
 #[test]

@@ -117,7 +117,8 @@ fn memory_does_not_keep_growing() {
         );
         backend.kilobytes("VmRSS")
     };
-    let early = embed(1, 500);
-    let late = embed(501, 2_500);
-    assert!(late < early + 20 * 1024, "{early} kB after 500 texts, {late} kB after 2,500");
+    // The allocator keeps what the longest text needed: it has met enough of them by then.
+    let early = embed(1, 2_500);
+    let late = embed(2_501, 8_000);
+    assert!(late < early + 8 * 1024, "{early} kB after 2,500 rounds, {late} kB after 8,000");
 }
