@@ -4,5 +4,5 @@ mod array;
 mod functions;
 mod models;
 mod support;
-mod text;
+pub mod text;
 mod trigger;
