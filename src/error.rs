@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 
 use ivf::vector::VectorError;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode as Code};
+use pgrx::{PgLogLevel, PgSqlErrorCode as Code, pg_sys};
 
 use crate::vector::MAX_DIMENSIONS;
 
@@ -121,6 +121,25 @@ pub fn quotable(text: &CStr) -> String {
     }
 }
 
+/// Our text, which is UTF-8, as the database may hold it: in another encoding, every character that is not ASCII is
+/// written as in E'...'. It is not converted, since pgrx passes on UTF-8 only.
+pub fn presentable(text: String) -> String {
+    // SAFETY: reads a setting of the database.
+    let encoding = unsafe { pg_sys::GetDatabaseEncoding() } as u32;
+    if text.is_ascii() || [pg_sys::pg_enc::PG_UTF8, pg_sys::pg_enc::PG_SQL_ASCII].contains(&encoding) {
+        return text;
+    }
+    let mut escaped = String::new();
+    for c in text.chars() {
+        match c as u32 {
+            0..0x80 => escaped.push(c),
+            code @ 0x80..0x10000 => escaped.push_str(&format!("\\u{code:04x}")),
+            code => escaped.push_str(&format!("\\U{code:08x}")),
+        }
+    }
+    escaped
+}
+
 impl From<Error> for ErrorReport {
     fn from(error: Error) -> ErrorReport {
         match error {
@@ -186,7 +205,7 @@ impl From<Error> for ErrorReport {
 }
 
 fn report(code: Code, message: impl ToString) -> ErrorReport {
-    ErrorReport::new(code, message.to_string(), "pg_embed")
+    ErrorReport::new(code, presentable(message.to_string()), "pg_embed")
 }
 
 fn embedder_report(error: embedder::Error) -> ErrorReport {
@@ -201,9 +220,9 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
                 [] => format!("No model is installed in \"{directory}\"."),
                 names => format!("Installed in \"{directory}\": {}.", names.join(", ")),
             };
-            report(Code::ERRCODE_UNDEFINED_OBJECT, message)
-                .set_detail(installed)
-                .set_hint(format!("To install it: make model MODEL={name}, where pg_embed was built."))
+            report(Code::ERRCODE_UNDEFINED_OBJECT, message).set_detail(presentable(installed)).set_hint(
+                presentable(format!("To install it: make model MODEL={name}, where pg_embed was built.")),
+            )
         }
         E::Unreadable { source, .. } => {
             let code = match source.kind() {
@@ -213,12 +232,14 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
             };
             report(code, message)
         }
-        E::InvalidFile { reason, .. } => report(Code::ERRCODE_CONFIG_FILE_ERROR, message).set_detail(reason),
+        E::InvalidFile { reason, .. } => {
+            report(Code::ERRCODE_CONFIG_FILE_ERROR, message).set_detail(presentable(reason))
+        }
         E::Runtime { missing: true, .. } => report(Code::ERRCODE_UNDEFINED_FILE, message)
             .set_detail("The file does not exist.")
             .set_hint("\"make install\" puts it there; pg_embed.onnxruntime_path can name another place."),
         E::Runtime { reason, .. } => report(Code::ERRCODE_SYSTEM_ERROR, message)
-            .set_detail(reason)
+            .set_detail(presentable(reason))
             .set_hint("pg_embed needs ONNX Runtime 1.28; \"make install\" brings it."),
         E::Tokenize(_) | E::Run { .. } => report(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message),
     }

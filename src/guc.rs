@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
+use crate::embed::text;
+
 type TextSetting = GucSetting<Option<CString>>;
 
 static DEFAULT_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c"gte-small"));
@@ -94,7 +96,7 @@ pub fn register() {
 }
 
 pub fn default_model() -> String {
-    DEFAULT_MODEL.get().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+    DEFAULT_MODEL.get().map(|name| text::utf8(name.to_bytes()).into_owned()).unwrap_or_default()
 }
 
 pub fn model_path() -> PathBuf {

@@ -7,7 +7,7 @@ use pgrx::prelude::*;
 use super::array::{TextArray, VectorArray};
 use super::models;
 use super::text::Text;
-use crate::error::OrRaise;
+use crate::error::{OrRaise, presentable};
 use crate::guc;
 use crate::vector::VectorBuf;
 
@@ -92,18 +92,19 @@ fn embed_models() -> TableIterator<
                 Err(error) => (None, Some(error.to_string())),
             };
             let spec = spec.as_ref();
+            let text = |text: &dyn ToString| presentable(text.to_string());
             let loaded = models::is_loaded(&name);
             (
-                name,
+                presentable(name),
                 spec.map(|spec| spec.dimensions as i32),
                 spec.map(|spec| spec.max_tokens as i32),
                 spec.map(|spec| spec.pooling.to_string()),
-                spec.map(|spec| spec.document_prefix.clone()),
-                spec.map(|spec| spec.query_prefix.clone()),
+                spec.map(|spec| text(&spec.document_prefix)),
+                spec.map(|spec| text(&spec.query_prefix)),
                 spec.map(|spec| spec.precision.to_string()),
                 loaded,
-                superuser.then(|| folder.display().to_string()),
-                error,
+                superuser.then(|| text(&folder.display())),
+                error.map(presentable),
             )
         })
         .collect();

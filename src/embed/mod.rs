@@ -4,7 +4,7 @@ mod array;
 mod functions;
 mod models;
 mod support;
-mod text;
+pub mod text;
 mod trigger;
 
 #[cfg(any(test, feature = "pg_test"))]

@@ -1,7 +1,7 @@
 //! `embed_trigger('target', 'model', 'source', ...)`: keeps a vector column in step with text columns.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 
 use embedder::Kind;
 use pgrx::prelude::*;
@@ -101,7 +101,7 @@ impl Row {
         unsafe {
             let number = pg_sys::SPI_fnumber(self.descriptor, name.as_ptr());
             if number < 1 {
-                return Err(TriggerError::NoColumn(lossy(name)).into());
+                return Err(TriggerError::NoColumn(owned(name)).into());
             }
             let (mut declared, mut typmod, mut collation) = Default::default();
             let attribute = number as pg_sys::AttrNumber;
@@ -134,7 +134,7 @@ impl Row {
         if column.type_oid == vector_type {
             Ok(column)
         } else {
-            Err(TriggerError::NotAVector(lossy(name)).into())
+            Err(TriggerError::NotAVector(owned(name)).into())
         }
     }
 
@@ -147,7 +147,7 @@ impl Row {
         if category as u8 == pg_sys::TYPCATEGORY_STRING {
             Ok(column)
         } else {
-            Err(TriggerError::NotText(lossy(name)).into())
+            Err(TriggerError::NotText(owned(name)).into())
         }
     }
 
@@ -192,6 +192,6 @@ impl Row {
     }
 }
 
-fn lossy(name: &CStr) -> String {
-    CString::from(name).to_string_lossy().into_owned()
+fn owned(name: &CStr) -> String {
+    text::utf8(name.to_bytes()).into_owned()
 }

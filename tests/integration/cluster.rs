@@ -1,11 +1,12 @@
 //! A private cluster on a Unix socket, gone when the test ends.
 
+use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use postgres::{Client, Config, NoTls};
+use postgres::{Client, Config, NoTls, SimpleQueryMessage, SimpleQueryRow};
 
 /// A directory or file that `make test` names in the environment.
 pub fn from_environment(variable: &str) -> PathBuf {
@@ -90,6 +91,13 @@ impl Cluster {
         self.directory.path()
     }
 
+    /// Where the private Postgres is installed.
+    pub fn postgres(&self) -> String {
+        let directory = from_environment("PG_EMBED_TEST_BINDIR").canonicalize().unwrap();
+        // DIRECTORY/lib/postgresql/15/bin
+        directory.ancestors().nth(4).unwrap().display().to_string()
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
@@ -103,7 +111,7 @@ impl Cluster {
         self.config(user, database).connect(NoTls).unwrap()
     }
 
-    fn config(&self, user: &str, database: &str) -> Config {
+    pub fn config(&self, user: &str, database: &str) -> Config {
         let mut config = Config::new();
         config.host_path(self.host()).user(user).dbname(database);
         config
@@ -116,6 +124,15 @@ impl Cluster {
             .batch_execute("SET client_min_messages = warning; CREATE EXTENSION IF NOT EXISTS pg_embed")
             .unwrap();
         client
+    }
+
+    /// Links a model of real size into the model directory, if one is installed, and says its name.
+    pub fn real_model(&self) -> Option<&'static str> {
+        let name = ["all-minilm-l6-v2", "gte-small"]
+            .into_iter()
+            .find(|name| installed_models().join(name).is_dir())?;
+        std::os::unix::fs::symlink(installed_models().join(name), self.models().join(name)).unwrap();
+        Some(name)
     }
 
     /// Runs a Postgres program as the server's user; it must succeed.
@@ -198,6 +215,44 @@ pub fn copy_folder(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).unwrap();
         }
     }
+}
+
+/// Waits for a condition that another process brings about.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what}: not after a minute");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Says that something was not tested. Not with println!, which the test harness swallows.
+pub fn skipped(what: &str) {
+    let _ = writeln!(std::io::stderr(), "SKIPPED {what}");
+}
+
+/// The rows of a query as text, NULL as "NULL".
+#[track_caller]
+pub fn rows(client: &mut Client, sql: &str) -> Vec<Vec<String>> {
+    let text =
+        |row: &SimpleQueryRow| (0..row.len()).map(|i| row.get(i).unwrap_or("NULL").to_string()).collect();
+    let messages = client.simple_query(sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    messages
+        .iter()
+        .filter_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(text(row)),
+            _ => None,
+        })
+        .collect()
+}
+
+/// The one value of a query, as text.
+#[track_caller]
+pub fn value(client: &mut Client, sql: &str) -> String {
+    let mut rows = rows(client, sql);
+    assert!(rows.len() == 1 && rows[0].len() == 1, "{sql}: {rows:?}");
+    rows.remove(0).remove(0)
 }
 
 /// An error as a user sees it.

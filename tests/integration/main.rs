@@ -3,6 +3,17 @@
 //! `make test` installs the extension into a private copy of Postgres and says where in the environment:
 //! PG_EMBED_TEST_BINDIR, PG_EMBED_TEST_ONNXRUNTIME, PG_EMBED_TEST_MODELS.
 
+mod backend;
 mod bad_models;
+mod clients;
 mod cluster;
+mod dump;
+mod encodings;
+mod limits;
+mod network;
+mod plans;
+mod privileges;
+mod runtime;
+mod schemas;
 mod smoke;
+mod trigger;

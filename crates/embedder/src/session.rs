@@ -1,12 +1,16 @@
 //! ONNX Runtime: the only file that names `ort`.
 
+use std::error::Error as _;
+use std::ffi::CStr;
 use std::path::Path;
 
+use libloading::Library;
 use once_cell::sync::OnceCell;
 use ort::environment::Environment;
 use ort::ep;
 use ort::logging::LogLevel;
 use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::sys::{ORT_API_VERSION, OrtApiBase};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use crate::{Error, ModelSpec};
@@ -27,6 +31,7 @@ fn environment(library: &Path) -> Result<&'static Environment, Error> {
         // thread that sends some, and that makes a Postgres child hang at exit; this variable forbids it.
         // SAFETY: backends are single-threaded until ONNX Runtime is loaded, so no other thread reads the environment.
         unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+        check_library(library).map_err(failed)?;
         let environment = ort::init_from(library)
             .map_err(|e| failed(e.to_string()))?
             .with_name("pg_embed")
@@ -36,6 +41,31 @@ fn environment(library: &Path) -> Result<&'static Environment, Error> {
         environment.set_log_level(LogLevel::Error);
         Ok(environment)
     })
+}
+
+/// Refuses a library that `ort` would panic about, or keep although it is of no use.
+fn check_library(library: &Path) -> Result<(), String> {
+    type GetApiBase = unsafe extern "C" fn() -> *const OrtApiBase;
+    // SAFETY: whoever names the library vouches for its initialisers. The entry point and the two functions behind it
+    // have been the same in every version of ONNX Runtime.
+    unsafe {
+        let opened = Library::new(library).map_err(|e| e.source().unwrap_or(&e).to_string())?;
+        let get_base =
+            opened.get::<GetApiBase>(b"OrtGetApiBase").map_err(|_| "it does not export OrtGetApiBase")?;
+        let base = get_base().as_ref().ok_or("OrtGetApiBase() is null")?;
+        let version = CStr::from_ptr((base.GetVersionString)()).to_string_lossy();
+        let mut numbers = version.split('.').map(|number| number.parse::<u32>().ok());
+        // A version knows its own API and all before it; an older one would complain on the server's standard error.
+        if numbers.next().flatten() != Some(1) || numbers.next().flatten() < Some(ORT_API_VERSION) {
+            return Err(format!("it is version {version}"));
+        }
+        if (base.GetApi)(ORT_API_VERSION).is_null() {
+            return Err(format!("version {version} has no API {ORT_API_VERSION}"));
+        }
+        // Stays loaded until `ort` opens it again.
+        std::mem::forget(opened);
+    }
+    Ok(())
 }
 
 /// What the model is fed, in the order of its inputs.

@@ -4,6 +4,7 @@
 //! `1_Pooling/config.json`, `sentence_bert_config.json`, `tokenizer_config.json` and
 //! `config_sentence_transformers.json` are read when they are there. Nothing is guessed from a name.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
@@ -124,15 +125,13 @@ impl ModelSpec {
         }
         let tokenizer_file = folder.join("tokenizer.json");
         if !tokenizer_file.is_file() {
-            return Err(Error::unreadable(&tokenizer_file)(std::io::ErrorKind::NotFound.into()));
+            return Err(Error::unreadable(&tokenizer_file)(ErrorKind::NotFound.into()));
         }
         let onnx_file = ["model.onnx", "onnx/model.onnx"]
             .map(|file| folder.join(file))
             .into_iter()
             .find(|file| file.is_file())
-            .ok_or_else(|| {
-                Error::unreadable(&folder.join("model.onnx"))(std::io::ErrorKind::NotFound.into())
-            })?;
+            .ok_or_else(|| Error::unreadable(&folder.join("model.onnx"))(ErrorKind::NotFound.into()))?;
         let (pooling, normalize) = modules(folder)?;
         let (document_prefix, query_prefix) = prefixes(folder)?;
         Ok(ModelSpec {
@@ -242,6 +241,10 @@ fn required_json<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {
     serde_json::from_slice(&bytes).map_err(|e| Error::invalid(file, e))
 }
 
+/// A file that cannot be seen for want of permission is an error, not a file that is not there.
 fn optional_json<T: DeserializeOwned>(file: &Path) -> Result<Option<T>, Error> {
-    if file.exists() { required_json(file).map(Some) } else { Ok(None) }
+    match required_json(file) {
+        Err(Error::Unreadable { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
 }

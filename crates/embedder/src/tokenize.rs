@@ -21,10 +21,11 @@ pub struct Tokenizer {
 }
 
 impl Tokenizer {
-    /// Errors: [`Error::InvalidFile`].
+    /// Errors: [`Error::Unreadable`], [`Error::InvalidFile`].
     pub fn open(spec: &ModelSpec) -> Result<Tokenizer, Error> {
         let file = &spec.tokenizer_file;
-        let mut inner = tokenizers::Tokenizer::from_file(file).map_err(|e| Error::invalid(file, e))?;
+        let bytes = std::fs::read(file).map_err(Error::unreadable(file))?;
+        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::invalid(file, e))?;
         // Both gte-small's and MiniLM's files ask for padding to 128 and truncation at 128, which gives wrong vectors.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::invalid(file, e))?;
