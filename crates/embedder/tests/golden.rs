@@ -27,7 +27,8 @@ fn real_model(name: &str) -> Option<PathBuf> {
         return Some(folder);
     }
     // Not eprintln, whose output the test runner keeps to itself when the test passes.
-    writeln!(std::io::stderr(), "SKIPPED: model {name} is not installed in {}", models.display()).unwrap();
+    let line = format!("SKIPPED: model {name} is not installed in {}\n", models.display());
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
     None
 }
 
