@@ -13,6 +13,7 @@ mod limits;
 mod network;
 mod plans;
 mod privileges;
+mod readme;
 mod runtime;
 mod schemas;
 mod smoke;
