@@ -1,10 +1,11 @@
 //! embed_trigger under every way to write a row. How it is misused is in the golden tests.
 
+use std::fs;
 use std::io::Write;
 
 use postgres::Client;
 
-use crate::cluster::{Cluster, refused, rows, skipped, value};
+use crate::cluster::{Cluster, copy_folder, refused, rows, skipped, test_data, value};
 
 /// A table `docs (id, title, body, note, embedding)` whose trigger joins title and body.
 fn with_docs(cluster: &Cluster) -> Client {
@@ -94,6 +95,20 @@ fn sources_are_joined_by_a_newline() {
         let sql = format!("SELECT {condition} FROM docs WHERE id = {id}");
         assert_eq!(value(&mut client, &sql), "t", "{sql}");
     }
+    // BERT's tokenizers take a newline for a space. This one takes it for a word.
+    let folder = cluster.models().join("newline");
+    copy_folder(&test_data("tiny-bert"), &folder);
+    let tokenizer = fs::read_to_string(folder.join("tokenizer.json")).unwrap();
+    let (before, normalizer) = tokenizer.split_once("\"normalizer\": ").unwrap();
+    let (normalizer, after) = normalizer.split_once("},").unwrap();
+    let newline = r#"{"type": "Replace", "pattern": {"String": "\n"}, "content": " the "}"#;
+    let sequence = format!(r#"{{"type": "Sequence", "normalizers": [{newline}, {normalizer}}}]}}"#);
+    fs::write(folder.join("tokenizer.json"), format!("{before}\"normalizer\": {sequence},{after}")).unwrap();
+    client
+        .batch_execute("SET pg_embed.default_model = 'newline'; INSERT INTO docs VALUES (7, 'a', 'b')")
+        .unwrap();
+    let joined = "SELECT embedding = embed('tiny-bert', 'a the b') FROM docs WHERE id = 7";
+    assert_eq!(value(&mut client, joined), "t");
     // A text that becomes blank loses its vector.
     client.batch_execute("UPDATE docs SET title = NULL, body = ' ' WHERE id = 1").unwrap();
     assert_eq!(value(&mut client, "SELECT embedding IS NULL FROM docs WHERE id = 1"), "t");
