@@ -59,7 +59,8 @@ for _ in $(seq 100); do
     [ -e "$scratch/port" ] && break
     sleep 0.1
 done
-export HF_ENDPOINT=http://127.0.0.1:$(cat "$scratch/port")
+HF_ENDPOINT=http://127.0.0.1:$(cat "$scratch/port")
+export HF_ENDPOINT
 
 get 0 tiny-bert "$models" --repo test/tiny-bert
 diff -r tests/data/tiny-bert "$models/tiny-bert" || fail "the installed folder differs"
