@@ -66,7 +66,12 @@ pub enum TriggerError {
     NoColumn(String),
     NotAVector(String),
     NotText(String),
-    WrongDimensions { expected: usize, found: usize },
+    /// Postgres computes generated columns after BEFORE triggers: their new values cannot be read, nor set.
+    Generated(String),
+    WrongDimensions {
+        expected: usize,
+        found: usize,
+    },
 }
 
 impl From<VectorError> for Error {
@@ -275,6 +280,12 @@ fn trigger_report(error: TriggerError) -> ErrorReport {
         E::NotText(name) => {
             report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{name}\" is not of a character type"))
         }
+        E::Generated(name) => report(
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("embed_trigger cannot use generated column \"{name}\""),
+        )
+        .set_detail("Generated columns are computed after BEFORE triggers have run.")
+        .set_hint("Name the columns that it is generated from."),
         E::WrongDimensions { expected, found } => {
             report(Code::ERRCODE_DATA_EXCEPTION, format!("expected {expected} dimensions, not {found}"))
                 .set_hint(

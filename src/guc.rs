@@ -38,6 +38,8 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::default(),
     );
+    set_boot_value(&MODEL_PATH, &share_directory(), "pg_embed/models");
+    set_boot_value(&ONNXRUNTIME_PATH, &library_directory(), "pg_embed/libonnxruntime.so.1.28.0");
     // Superusers only: a path decides which files the server reads.
     GucRegistry::define_string_guc(
         c"pg_embed.model_path",
@@ -84,8 +86,6 @@ pub fn register() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    set_default(c"pg_embed.model_path", &share_directory(), "pg_embed/models");
-    set_default(c"pg_embed.onnxruntime_path", &library_directory(), "pg_embed/libonnxruntime.so.1.28.0");
     // SAFETY: called from _PG_init with a NUL-terminated prefix.
     unsafe {
         #[cfg(feature = "pg14")]
@@ -135,18 +135,15 @@ fn library_directory() -> PathBuf {
     to_path(unsafe { CStr::from_ptr((&raw const pg_sys::pkglib_path).cast()) })
 }
 
-/// Gives a setting the default `directory/file`, which is known only at run time.
-fn set_default(setting: &CStr, directory: &Path, file: &str) {
-    let Ok(path) = CString::new(directory.join(file).into_os_string().into_encoded_bytes()) else { return };
-    // SAFETY: both are C strings, which Postgres copies; the setting was just defined. A value from a configuration
-    // file or a command outranks a dynamic default.
-    unsafe {
-        pg_sys::SetConfigOption(
-            setting.as_ptr(),
-            path.as_ptr(),
-            pg_sys::GucContext::PGC_SUSET,
-            pg_sys::GucSource::PGC_S_DYNAMIC_DEFAULT,
-        )
+/// Gives a setting that is about to be defined the default `directory/file`, which is known only at run time.
+///
+/// This is its boot value, as that of the other settings: `SetConfigOption` would be refused when the first call that
+/// needs the library is in a parallel query, and undone by ALTER SYSTEM RESET.
+fn set_boot_value(setting: &'static TextSetting, directory: &Path, file: &str) {
+    // Without a NUL, as it is made of C strings.
+    if let Ok(path) = CString::new(directory.join(file).into_os_string().into_encoded_bytes()) {
+        // SAFETY: the setting is not defined yet, so that nobody else refers to its value; the path lives for ever.
+        unsafe { *setting.as_ptr() = path.into_raw() };
     }
 }
 

@@ -54,12 +54,12 @@ fn many(model: Option<&str>, input: &TextArray, fcinfo: pg_sys::FunctionCallInfo
 
 #[pg_extern(sql = false)]
 fn token_count(input: Text<'_>) -> i32 {
-    models::token_count(None, &input).or_raise() as i32
+    int4(models::token_count(None, &input).or_raise())
 }
 
 #[pg_extern(sql = false)]
 fn token_count_model(model: Text<'_>, input: Text<'_>) -> i32 {
-    models::token_count(Some(&model), &input).or_raise() as i32
+    int4(models::token_count(Some(&model), &input).or_raise())
 }
 
 /// One row a folder of `pg_embed.model_path`; a folder that cannot be used has its reason in `error`.
@@ -89,15 +89,15 @@ fn embed_models() -> TableIterator<
             let folder = directory.join(&name);
             let (spec, error) = match ModelSpec::read(&folder) {
                 Ok(spec) => (Some(spec), None),
-                Err(error) => (None, Some(error.to_string())),
+                Err(error) => (None, Some(error.with_reason())),
             };
             let spec = spec.as_ref();
             let text = |text: &dyn ToString| presentable(text.to_string());
             let loaded = models::is_loaded(&name);
             (
                 presentable(name),
-                spec.map(|spec| spec.dimensions as i32),
-                spec.map(|spec| spec.max_tokens as i32),
+                spec.map(|spec| int4(spec.dimensions)),
+                spec.map(|spec| int4(spec.max_tokens)),
                 spec.map(|spec| spec.pooling.to_string()),
                 spec.map(|spec| text(&spec.document_prefix)),
                 spec.map(|spec| text(&spec.query_prefix)),
@@ -109,4 +109,9 @@ fn embed_models() -> TableIterator<
         })
         .collect();
     TableIterator::new(rows)
+}
+
+/// A count as SQL's integer. No text has so many tokens; a config.json can claim any number.
+fn int4(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }

@@ -1,17 +1,18 @@
 //! The models of this session: loaded on first use, kept until it ends, with a cache of recent results.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
 use std::path::PathBuf;
 
 use embedder::cache::{Cache, Key};
 use embedder::{Embedding, Kind, Model, catalog};
+use pgrx::pg_sys;
 
 use crate::error::Error;
 use crate::guc::{self, OnTruncate};
 
 struct Loaded {
-    /// Tells cached results apart. A model reloaded with other threads keeps it: the results are the same.
+    /// Tells cached results apart: another one each time that a model is loaded.
     id: u32,
     name: String,
     model_path: PathBuf,
@@ -22,6 +23,8 @@ struct Loaded {
 #[derive(Default)]
 struct Session {
     models: Vec<Loaded>,
+    /// Models loaded so far.
+    loads: u32,
     cache: Cache,
 }
 
@@ -41,8 +44,8 @@ pub fn embed<T>(
 ) -> Result<T, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        let loaded = open(&mut session.models, model)?;
-        let key = Key { model: loaded.id, kind, text };
+        let loaded = open(&mut session.models, &mut session.loads, model)?;
+        let key = Key { model: loaded.id, kind, in_array: false, text };
         let capacity = guc::cache_size();
         if let Some(known) = (capacity > 0).then(|| session.cache.get(key)).flatten() {
             report_truncation(known.truncated, loaded)?;
@@ -65,9 +68,9 @@ pub fn embed_all(
 ) -> Result<Vec<Option<Embedding>>, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        let loaded = open(&mut session.models, model)?;
+        let loaded = open(&mut session.models, &mut session.loads, model)?;
         let capacity = guc::cache_size();
-        let key = |text| Key { model: loaded.id, kind, text };
+        let key = |text| Key { model: loaded.id, kind, in_array: true, text };
         let mut results: Vec<Option<Embedding>> = texts
             .iter()
             .map(|text| text.filter(|_| capacity > 0).and_then(|text| session.cache.get(key(text)).cloned()))
@@ -95,7 +98,9 @@ pub fn embed_all(
 pub fn token_count(model: Option<&str>, text: &str) -> Result<usize, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        Ok(open(&mut session.models, model)?.model.token_count(text, &mut check_for_interrupts)?)
+        Ok(open(&mut session.models, &mut session.loads, model)?
+            .model
+            .token_count(text, &mut check_for_interrupts)?)
     })
 }
 
@@ -108,7 +113,11 @@ pub fn is_loaded(name: &str) -> bool {
 }
 
 /// The named model, loaded if it is not yet.
-fn open<'m>(models: &'m mut Vec<Loaded>, name: Option<&str>) -> Result<&'m mut Loaded, Error> {
+fn open<'m>(
+    models: &'m mut Vec<Loaded>,
+    loads: &mut u32,
+    name: Option<&str>,
+) -> Result<&'m mut Loaded, Error> {
     let default;
     let name = match name {
         Some(name) => name,
@@ -125,7 +134,8 @@ fn open<'m>(models: &'m mut Vec<Loaded>, name: Option<&str>) -> Result<&'m mut L
             let folder = catalog::locate(&model_path, name)?;
             let model = Model::open(&folder, &guc::onnxruntime_path(), threads)?;
             let at = known.unwrap_or(models.len());
-            let loaded = Loaded { id: at as u32, name: name.to_string(), model_path, threads, model };
+            *loads += 1;
+            let loaded = Loaded { id: *loads, name: name.to_string(), model_path, threads, model };
             if at == models.len() {
                 models.push(loaded)
             } else {
@@ -146,7 +156,13 @@ fn report_truncation(truncated: bool, loaded: &Loaded) -> Result<(), Error> {
     if guc::on_truncate() == OnTruncate::Error {
         return Err(error);
     }
-    error.notice();
+    // Once a statement: it may have a long text in every row.
+    thread_local!(static LAST: Cell<pg_sys::TimestampTz> = const { Cell::new(0) });
+    // SAFETY: asks for the time when the client's statement arrived.
+    let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    if LAST.replace(statement) != statement {
+        error.notice();
+    }
     Ok(())
 }
 

@@ -103,6 +103,9 @@ impl Row {
             if number < 1 {
                 return Err(TriggerError::NoColumn(owned(name)).into());
             }
+            if pg_sys::get_attgenerated(self.relation, number as pg_sys::AttrNumber) != 0 {
+                return Err(TriggerError::Generated(owned(name)).into());
+            }
             let (mut declared, mut typmod, mut collation) = Default::default();
             let attribute = number as pg_sys::AttrNumber;
             pg_sys::get_atttypetypmodcoll(

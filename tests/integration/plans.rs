@@ -264,3 +264,17 @@ fn settings_changed_in_a_session_take_effect() {
         assert_eq!(backend.threads().len(), threads);
     }
 }
+
+#[test]
+fn a_session_may_meet_the_library_first_in_a_parallel_query() {
+    let cluster = Cluster::start();
+    cluster.client().batch_execute("CREATE TABLE docs AS SELECT embed('text') AS embedding").unwrap();
+    // Nothing but the output function, called when the plan already runs in parallel.
+    let mut fresh = cluster.connect();
+    let version: i32 = value(&mut fresh, "SHOW server_version_num").parse().unwrap();
+    let setting = if version < 160_000 { "force_parallel_mode" } else { "debug_parallel_query" };
+    fresh.batch_execute(&format!("SET {setting} = on")).unwrap();
+    let vector = value(&mut fresh, "SELECT embedding FROM docs");
+    assert!(vector.starts_with('['), "{vector}");
+    assert_eq!(value(&mut fresh, "SELECT embed('text')"), vector);
+}

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use postgres::{Client, NoTls};
 
-use crate::cluster::{Cluster, refused, rows, value};
+use crate::cluster::{Cluster, refused, rows, value, wait_until};
 
 /// A cluster with the extension and a user `app` who may create tables.
 fn cluster_with_app() -> Cluster {
@@ -121,4 +121,15 @@ fn an_unreadable_model_directory() {
     fs::set_permissions(cluster.models(), Permissions::from_mode(0o755)).unwrap();
     assert_eq!(rows(&mut client, "SELECT * FROM embed_models()").len(), 3);
     client.simple_query("SELECT embed('hello')").unwrap();
+}
+
+#[test]
+fn a_reset_path_is_the_default_again() {
+    let cluster = Cluster::start();
+    let mut client = cluster.client();
+    let default = value(&mut client, "SELECT boot_val FROM pg_settings WHERE name = 'pg_embed.model_path'");
+    assert!(default.ends_with("/pg_embed/models"), "{default}");
+    client.batch_execute("ALTER SYSTEM RESET pg_embed.model_path").unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").unwrap();
+    wait_until("the reload", || value(&mut client, "SHOW pg_embed.model_path") == default);
 }

@@ -14,6 +14,9 @@ use crate::{Embedding, Kind};
 pub struct Key<'t> {
     pub model: u32,
     pub kind: Kind,
+    /// Whether it was one of many. A batch's rounding may differ in the last bit from that of the text alone, and what
+    /// one call gives must not depend on what another one was asked for.
+    pub in_array: bool,
     pub text: &'t str,
 }
 
@@ -40,7 +43,8 @@ impl Cache {
     /// Keeps a result, dropping the least recently used ones beyond `capacity` entries; 0 keeps none.
     pub fn put(&mut self, key: Key<'_>, embedding: Embedding, capacity: usize) {
         if let Some(capacity) = NonZeroUsize::new(capacity) {
-            let owned = OwnedKey { model: key.model, kind: key.kind, text: key.text.into() };
+            let Key { model, kind, in_array, text } = key;
+            let owned = OwnedKey { model, kind, in_array, text: text.into() };
             if self.entries.put(owned, embedding).is_none() {
                 self.text_bytes += key.text.len();
             }
@@ -65,6 +69,7 @@ impl Cache {
 struct OwnedKey {
     model: u32,
     kind: Kind,
+    in_array: bool,
     text: Box<str>,
 }
 
@@ -81,7 +86,7 @@ impl AsKey for Key<'_> {
 
 impl AsKey for OwnedKey {
     fn key(&self) -> Key<'_> {
-        Key { model: self.model, kind: self.kind, text: &self.text }
+        Key { model: self.model, kind: self.kind, in_array: self.in_array, text: &self.text }
     }
 }
 
@@ -116,7 +121,7 @@ mod tests {
     use super::*;
 
     fn key(text: &str) -> Key<'_> {
-        Key { model: 1, kind: Kind::Document, text }
+        Key { model: 1, kind: Kind::Document, in_array: false, text }
     }
 
     fn embedding(x: f32) -> Embedding {
@@ -130,6 +135,7 @@ mod tests {
         assert_eq!(cache.get(key("a")), Some(&embedding(1.0)));
         assert_eq!(cache.get(Key { model: 2, ..key("a") }), None);
         assert_eq!(cache.get(Key { kind: Kind::Query, ..key("a") }), None);
+        assert_eq!(cache.get(Key { in_array: true, ..key("a") }), None);
         assert_eq!(cache.get(key("b")), None);
     }
 

@@ -29,6 +29,14 @@ pub enum Error {
 }
 
 impl Error {
+    /// The message, and the reason where that is kept apart from it.
+    pub fn with_reason(&self) -> String {
+        match self {
+            Error::InvalidFile { reason, .. } | Error::Runtime { reason, .. } => format!("{self}: {reason}"),
+            _ => self.to_string(),
+        }
+    }
+
     pub(crate) fn invalid(path: impl Into<PathBuf>, reason: impl ToString) -> Error {
         Error::InvalidFile { path: path.into(), reason: reason.to_string() }
     }

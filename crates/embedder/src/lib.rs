@@ -1,7 +1,6 @@
 //! Text to vector: reads a sentence-embedding model folder, tokenises, runs the model, pools and normalises.
 //!
 //! Knows nothing of Postgres. Long work calls a `check` function between steps; it may unwind (a cancelled query).
-//! Facts and measurements behind the decisions: `shared/design/embedding.md`.
 
 mod batch;
 pub mod cache;

@@ -111,6 +111,9 @@ impl Proto {
                 }
             }
         }
+        if self.position > end {
+            return Err(format!("a tensor before byte {} is longer than what holds it", self.position));
+        }
         match found.weight_bytes.iter_mut().find(|(known, _)| *known == data_type) {
             Some((_, sum)) => *sum += bytes,
             None => found.weight_bytes.push((data_type, bytes)),

@@ -109,7 +109,7 @@ impl Session {
     /// `threads`: how many threads compute one batch, the caller's included. Errors: [`Error::Runtime`],
     /// [`Error::InvalidFile`] for an ONNX file that does not load or has other inputs or outputs than a sentence encoder.
     pub fn open(spec: &ModelSpec, library: &Path, threads: usize) -> Result<Session, Error> {
-        let environment = environment(library)?;
+        let environment = without_signals(|| environment(library))?;
         let invalid = |reason: String| Error::invalid(&spec.onnx_file, reason);
         let inner =
             without_signals(|| load(environment, spec, threads)).map_err(|e| invalid(e.to_string()))?;
@@ -123,7 +123,13 @@ impl Session {
                 name @ "token_type_ids" => Ok((name.to_string(), Input::TypeIds)),
                 other => Err(invalid(format!("input \"{other}\" is not supported"))),
             })
-            .collect::<Result<_, _>>()?;
+            .collect::<Result<Vec<_>, _>>()?;
+        // Without a mask a text's vector would depend on the padding, so on its company.
+        for needed in ["input_ids", "attention_mask"] {
+            if !inputs.iter().any(|(name, _)| name == needed) {
+                return Err(invalid(format!("the model has no input \"{needed}\"")));
+            }
+        }
         let output = output(&inner, spec).map_err(invalid)?;
         Ok(Session { inner, inputs, output, dimensions: spec.dimensions, model: spec.name.clone() })
     }

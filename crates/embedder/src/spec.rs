@@ -36,7 +36,6 @@ impl std::fmt::Display for Pooling {
 pub struct ModelSpec {
     /// The folder's name: what SQL calls the model.
     pub name: String,
-    pub folder: PathBuf,
     pub onnx_file: PathBuf,
     pub tokenizer_file: PathBuf,
     /// Elements of a vector.
@@ -55,8 +54,8 @@ pub struct ModelSpec {
 /// config.json of transformers.
 #[derive(Deserialize)]
 struct Config {
-    /// `d_model` and `dim` are what MPNet-like and DistilBERT-like configurations call it.
-    #[serde(alias = "d_model", alias = "dim")]
+    /// `dim` is what DistilBERT's configuration calls it.
+    #[serde(alias = "dim")]
     hidden_size: usize,
     max_position_embeddings: Option<usize>,
     #[serde(default)]
@@ -136,7 +135,6 @@ impl ModelSpec {
         let (document_prefix, query_prefix) = prefixes(folder)?;
         Ok(ModelSpec {
             name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-            folder: folder.to_path_buf(),
             precision: Precision::read(&onnx_file)?,
             onnx_file,
             tokenizer_file,
@@ -154,7 +152,9 @@ impl ModelSpec {
 fn max_tokens(folder: &Path, config: &Config) -> Result<usize, Error> {
     // RoBERTa numbers positions from pad_token_id + 1, so that many of its position embeddings are never used.
     let unused_positions = match config.model_type.as_str() {
-        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => config.pad_token_id.unwrap_or(1) + 1,
+        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => {
+            config.pad_token_id.unwrap_or(1).saturating_add(1)
+        }
         _ => 0,
     };
     let positions =
@@ -165,7 +165,6 @@ fn max_tokens(folder: &Path, config: &Config) -> Result<usize, Error> {
         .and_then(|file| file.model_max_length)
         .filter(|length| (1.0..1e9).contains(length))
         .map(|length| length as usize);
-    // A model without position embeddings to run out of is not held to its tokenizer's habit of 512.
     let found = [positions, sentence, tokenizer].into_iter().flatten().min().unwrap_or(DEFAULT_MAX_TOKENS);
     if found < 3 {
         return Err(Error::invalid(

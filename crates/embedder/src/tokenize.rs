@@ -1,6 +1,7 @@
 //! tokenizer.json to token ids; truncation and padding are ours, never the file's.
 
-use tokenizers::{Encoding, TruncationDirection};
+use tokenizers::{Encoding, ModelWrapper, TruncationDirection};
+use unicode_categories::UnicodeCategories;
 
 use crate::{Error, ModelSpec};
 
@@ -18,6 +19,8 @@ pub struct Tokenizer {
     max_tokens: usize,
     /// What the post-processor adds: 2 for BERT's [CLS] and [SEP].
     special_tokens: usize,
+    /// Whether a word of more than a hundred characters is one [UNK], however long.
+    long_words_are_unknown: bool,
 }
 
 impl Tokenizer {
@@ -37,7 +40,8 @@ impl Tokenizer {
                 format!("{special_tokens} special tokens leave no room for text"),
             ));
         }
-        Ok(Tokenizer { inner, max_tokens: spec.max_tokens, special_tokens })
+        let long_words_are_unknown = matches!(inner.get_model(), ModelWrapper::WordPiece(_));
+        Ok(Tokenizer { inner, max_tokens: spec.max_tokens, special_tokens, long_words_are_unknown })
     }
 
     /// Tokens of `text`, special tokens included, before truncation.
@@ -46,7 +50,7 @@ impl Tokenizer {
         let mut rest = text;
         while !rest.is_empty() {
             check();
-            let (piece, after) = split_piece(rest);
+            let (piece, after) = split_piece(rest, self.long_words_are_unknown);
             tokens += self.encode_piece(piece)?.len();
             rest = after;
         }
@@ -60,7 +64,7 @@ impl Tokenizer {
         let mut rest = text;
         while !rest.is_empty() && encoding.len() <= room {
             check();
-            let (piece, after) = split_piece(rest);
+            let (piece, after) = split_piece(rest, self.long_words_are_unknown);
             let next = self.encode_piece(piece)?;
             if encoding.is_empty() {
                 encoding = next
@@ -96,37 +100,45 @@ const PIECE_BYTES: usize = 16 * 1024;
 /// Splits off a piece that can be tokenised by itself: the tokens of `text` are those of the piece and of the rest.
 ///
 /// Cuts before white space; in a text without any, before a character that every BERT tokenizer makes a token of its
-/// own. A run longer than a piece without either is one "word": the part beyond the piece is passed over, which
-/// changes nothing for WordPiece (a word of more than 100 characters is one [UNK], however long).
-fn split_piece(text: &str) -> (&str, &str) {
+/// own. A run longer than a piece without either is one "word". With `skip_long_words` the part of it beyond the piece is
+/// passed over, which changes nothing for WordPiece (a word of more than 100 characters is one [UNK]); else the word is
+/// cut, and may have another token at the cut.
+fn split_piece(text: &str, skip_long_words: bool) -> (&str, &str) {
     if text.len() <= PIECE_BYTES {
         return (text, "");
     }
     let window = &text[..text.floor_char_boundary(PIECE_BYTES)];
-    if let Some(cut) = window.rfind(char::is_whitespace).filter(|cut| *cut > 0) {
+    if let Some(cut) = window.rfind(is_space).filter(|cut| *cut > 0) {
         let rest = &text[cut..];
         // Of a long stretch of white space only its last character is kept.
-        let word = rest.find(|c: char| !c.is_whitespace()).unwrap_or(rest.len());
+        let word = rest.find(|c| !is_space(c)).unwrap_or(rest.len());
         let keep = rest[..word].char_indices().next_back().map_or(0, |(at, _)| at);
         return (&text[..cut], &rest[keep..]);
     }
     match window.rfind(stands_alone).filter(|cut| *cut > 0) {
         Some(cut) => text.split_at(cut),
-        None => {
+        None if skip_long_words => {
             let rest = &text[window.len()..];
-            let next = rest.find(|c: char| c.is_whitespace() || stands_alone(c)).unwrap_or(rest.len());
+            let next = rest.find(|c| is_space(c) || stands_alone(c)).unwrap_or(rest.len());
             (window, &rest[next..])
         }
+        None => text.split_at(window.len()),
     }
 }
 
-/// Characters that BertPreTokenizer and BertNormalizer separate from their neighbours: ASCII punctuation and CJK
-/// ideographs (the ranges of BERT's `_is_chinese_char`).
+/// White space that separates words. BertNormalizer drops the three others, as control characters.
+fn is_space(c: char) -> bool {
+    c.is_whitespace() && !matches!(c, '\u{b}' | '\u{c}' | '\u{85}')
+}
+
+/// Characters that BertPreTokenizer and BertNormalizer separate from their neighbours: punctuation and CJK ideographs
+/// (the ranges of BERT's `_is_chinese_char`, as far as the tokenizers crate has them, too).
 fn stands_alone(c: char) -> bool {
     c.is_ascii_punctuation()
+        || c.is_punctuation()
         || matches!(c as u32,
             0x4E00..=0x9FFF | 0x3400..=0x4DBF | 0x20000..=0x2A6DF | 0x2A700..=0x2B73F
-            | 0x2B740..=0x2B81F | 0x2B820..=0x2CEAF | 0xF900..=0xFAFF | 0x2F800..=0x2FA1F)
+            | 0x2B740..=0x2B81F | 0x2B920..=0x2CEAF | 0xF900..=0xFAFF | 0x2F800..=0x2FA1F)
 }
 
 #[cfg(test)]
@@ -135,10 +147,14 @@ mod tests {
 
     /// All the pieces of a text.
     fn pieces(text: &str) -> Vec<&str> {
+        pieces_with(text, true)
+    }
+
+    fn pieces_with(text: &str, skip_long_words: bool) -> Vec<&str> {
         let mut pieces = vec![];
         let mut rest = text;
         while !rest.is_empty() {
-            let (piece, after) = split_piece(rest);
+            let (piece, after) = split_piece(rest, skip_long_words);
             assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES && after.len() < rest.len());
             pieces.push(piece);
             rest = after;
@@ -166,6 +182,14 @@ mod tests {
         let found = pieces(&text);
         assert_eq!(found.len(), 2);
         assert_eq!(found[1], " end");
+        assert_eq!(pieces_with(&text, false).concat(), text);
+    }
+
+    #[test]
+    fn text_with_only_foreign_punctuation_is_cut_at_it() {
+        for text in ["あい、".repeat(50_000), "བོད་".repeat(50_000), "a—b…".repeat(50_000)] {
+            assert_eq!(pieces(&text).concat(), text);
+        }
     }
 
     #[test]

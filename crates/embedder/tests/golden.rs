@@ -224,6 +224,8 @@ fn long_texts_are_tokenized_in_pieces_with_the_same_result() {
         "The quick brown fox, they said; jumps over 12 lazy dogs! ".repeat(3000),
         "Ünïcödé wörds wïth äccents ".repeat(3000),
         "日本語の世界と中文".repeat(10_000),
+        "あい、うえ。".repeat(10_000),
+        "hello\u{b}world\u{85}".repeat(10_000),
         format!("hello{}world", "\n".repeat(100_000)),
         format!("{} tail", "x".repeat(100_000)),
         "a-b".repeat(30_000),

@@ -1,6 +1,6 @@
 //! Vectors without Postgres: exact distances and element-wise arithmetic.
 //!
-//! The inverted-file index itself joins in a later step; see `shared/design/ivf.md`.
+//! The inverted-file index itself joins in a later version.
 
 pub mod distance;
 pub mod kernel;

@@ -93,6 +93,8 @@ SELECT embed(repeat('word ', 1000)) = embed(repeat('word ', 62)) AS cut;
 SET pg_embed.on_truncate = notice;
 SELECT embed(repeat('word ', 1000)) IS NOT NULL AS embedded;
 SELECT array_length(embed(ARRAY['short', repeat('word ', 1000), repeat('long ', 1000)]), 1);
+-- once a statement, whatever the number of rows
+SELECT count(embed(repeat('row ', 1000) || i)) FROM generate_series(1, 3) AS i;
 SET pg_embed.on_truncate = error;
 SELECT embed(repeat('word ', 1000));
 SELECT embed(ARRAY['short', repeat('word ', 1000)]);

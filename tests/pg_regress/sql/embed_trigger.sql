@@ -34,7 +34,8 @@ SELECT name, embedding = embed('tiny-int8', name) AS same FROM named;
 
 -- Misuse
 SELECT embed_trigger();
-CREATE TABLE misuse (id int, body text, embedding vector(32), small vector(3), flags text[]);
+CREATE TABLE misuse (id int, body text, embedding vector(32), small vector(3), flags text[],
+  upper_body text GENERATED ALWAYS AS (upper(body)) STORED);
 CREATE FUNCTION misuse(trigger_clause text, arguments text) RETURNS text LANGUAGE plpgsql AS $$
 DECLARE detail text; hint text;
 BEGIN
@@ -58,6 +59,7 @@ SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'embedding', 'default', 
 SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'body', 'default', 'body'$$);
 SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'embedding', 'default', 'id'$$);
 SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'embedding', 'default', 'flags'$$);
+SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'embedding', 'default', 'upper_body'$$);
 SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'small', 'default', 'body'$$);
 SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'embedding', '../x', 'body'$$);
 SELECT misuse('BEFORE INSERT ON misuse FOR EACH ROW', $$'embedding', 'default', 'body'$$);

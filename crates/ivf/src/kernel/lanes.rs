@@ -10,18 +10,6 @@ use super::inner_product;
 
 const WIDTH: usize = 16;
 
-/// What a body is compiled for.
-const PORTABLE: u8 = 0;
-const AVX2: u8 = 1;
-const AVX512: u8 = 2;
-
-/// `x * y + sum`, in one instruction where the CPU has one (calling a library function for it would be slow).
-#[inline(always)]
-fn mul_add<const CPU: u8>(x: f32, y: f32, sum: f32) -> f32 {
-    let fused = CPU != PORTABLE || cfg!(target_arch = "aarch64");
-    if fused { x.mul_add(y, sum) } else { x * y + sum }
-}
-
 /// Adds both slices to the banks of sums with `step`, `WIDTH` elements to one bank after the other.
 #[inline(always)]
 fn fold<S: Copy, const BANKS: usize>(
@@ -95,7 +83,7 @@ fn total<T: Copy + AddAssign, const BANKS: usize>(banks: [[T; WIDTH]; BANKS]) ->
 }
 
 #[inline(always)]
-fn norm_squared_body<const CPU: u8>(a: &[f32]) -> f64 {
+fn norm_squared_body<const AVX512: bool>(a: &[f32]) -> f64 {
     total(fold::<_, 2>(a, a, [0.0; WIDTH], |sums, x, _| {
         for i in 0..WIDTH {
             // The product of two f32 is exact in an f64: a fused operation would have nothing to save.
@@ -105,16 +93,16 @@ fn norm_squared_body<const CPU: u8>(a: &[f32]) -> f64 {
 }
 
 #[inline(always)]
-fn cosine_products_body<const CPU: u8>(a: &[f32], b: &[f32]) -> [f32; 3] {
-    if CPU != AVX512 {
+fn cosine_products_body<const AVX512: bool>(a: &[f32], b: &[f32]) -> [f32; 3] {
+    if !AVX512 {
         // One pass needs more registers than there are (AVX2, 1536 dimensions: 303 ns).
         return [inner_product(a, b), inner_product(a, a), inner_product(b, b)];
     }
     let banks = fold::<_, 2>(a, b, [[0.0; WIDTH]; 3], |[ab, aa, bb], x, y| {
         for i in 0..WIDTH {
-            ab[i] = mul_add::<CPU>(x[i], y[i], ab[i]);
-            aa[i] = mul_add::<CPU>(x[i], x[i], aa[i]);
-            bb[i] = mul_add::<CPU>(y[i], y[i], bb[i]);
+            ab[i] = x[i].mul_add(y[i], ab[i]);
+            aa[i] = x[i].mul_add(x[i], aa[i]);
+            bb[i] = y[i].mul_add(y[i], bb[i]);
         }
     });
     let [[ab, aa, bb], [more_ab, more_aa, more_bb]] = banks;
@@ -124,7 +112,7 @@ fn cosine_products_body<const CPU: u8>(a: &[f32], b: &[f32]) -> [f32; 3] {
 }
 
 #[inline(always)]
-fn l1_body<const CPU: u8>(a: &[f32], b: &[f32]) -> f32 {
+fn l1_body<const AVX512: bool>(a: &[f32], b: &[f32]) -> f32 {
     total(fold::<_, 4>(a, b, [0.0; WIDTH], |sums, x, y| {
         for i in 0..WIDTH {
             sums[i] += (x[i] - y[i]).abs();
@@ -156,18 +144,18 @@ macro_rules! per_cpu {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f")]
             pub fn avx512($($vector: &[f32]),+) -> $out {
-                super::$body::<{ super::AVX512 }>($($vector),+)
+                super::$body::<true>($($vector),+)
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             pub fn avx2($($vector: &[f32]),+) -> $out {
-                super::$body::<{ super::AVX2 }>($($vector),+)
+                super::$body::<false>($($vector),+)
             }
 
             #[inline(never)]
             pub fn portable($($vector: &[f32]),+) -> $out {
-                super::$body::<{ super::PORTABLE }>($($vector),+)
+                super::$body::<false>($($vector),+)
             }
         }
 
@@ -192,7 +180,7 @@ macro_rules! per_cpu {
 }
 
 per_cpu!(
-    /// `[a·b, a·a, b·b]` in one pass, the parts of a cosine.
+    /// `[a·b, a·a, b·b]`, the parts of a cosine; in one pass with AVX-512.
     cosine_products(a, b) -> [f32; 3], cosine_products_on_every_cpu, cosine_products_body
 );
 per_cpu!(

@@ -1,7 +1,7 @@
 //! Exact distance kernels over two slices of equal length.
 //!
-//! `simsimd` has no taxicab distance, and its cosine is approximate and does not tell a zero vector: those are our own
-//! loops, in [`lanes`]. Sums are `f32`, as in pgvector: a sum beyond the `f32` range is infinite, and parallel vectors are at a cosine
+//! `simsimd` has no taxicab distance, and its cosine is approximate and does not tell a zero vector: [`lanes`] has
+//! those. Sums are `f32`, as in pgvector: a sum beyond the `f32` range is infinite, and parallel vectors are at a cosine
 //! distance of exactly 0 more often than they would be with wider sums. [`naive`] holds the scalar twin of each.
 
 mod lanes;
