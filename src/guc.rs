@@ -3,6 +3,7 @@
 use std::ffi::{CStr, CString, OsStr, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
@@ -11,7 +12,6 @@ use crate::embed::text;
 type TextSetting = GucSetting<Option<CString>>;
 
 static DEFAULT_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c"gte-small"));
-
 static MODEL_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static ONNXRUNTIME_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
@@ -29,7 +29,27 @@ pub enum OnTruncate {
     Error,
 }
 
+/// Whether Postgres knows the settings.
+static DEFINED: AtomicBool = AtomicBool::new(false);
+
+/// Defines the settings when the library is loaded.
+///
+/// Not in a parallel query, where the output function of `vector` can be the first that a session calls: Postgres would
+/// refuse to apply what the configuration says of them. They are defined when one is first read, then.
 pub fn register() {
+    // SAFETY: reads the state of the transaction.
+    if !unsafe { pg_sys::IsInParallelMode() } {
+        ensure_defined();
+    }
+}
+
+fn ensure_defined() {
+    if !DEFINED.swap(true, Ordering::Relaxed) {
+        define();
+    }
+}
+
+fn define() {
     GucRegistry::define_string_guc(
         c"pg_embed.default_model",
         c"Model that embed(text) uses.",
@@ -96,6 +116,7 @@ pub fn register() {
 }
 
 pub fn default_model() -> String {
+    ensure_defined();
     DEFAULT_MODEL.get().map(|name| text::utf8(name.to_bytes()).into_owned()).unwrap_or_default()
 }
 
@@ -108,14 +129,17 @@ pub fn onnxruntime_path() -> PathBuf {
 }
 
 pub fn threads() -> usize {
+    ensure_defined();
     THREADS.get() as usize
 }
 
 pub fn on_truncate() -> OnTruncate {
+    ensure_defined();
     ON_TRUNCATE.get()
 }
 
 pub fn cache_size() -> usize {
+    ensure_defined();
     CACHE_SIZE.get() as usize
 }
 
@@ -148,6 +172,7 @@ fn set_boot_value(setting: &'static TextSetting, directory: &Path, file: &str) {
 }
 
 fn path(setting: &TextSetting) -> PathBuf {
+    ensure_defined();
     to_path(&setting.get().unwrap_or_default())
 }
 

@@ -276,5 +276,10 @@ fn a_session_may_meet_the_library_first_in_a_parallel_query() {
     fresh.batch_execute(&format!("SET {setting} = on")).unwrap();
     let vector = value(&mut fresh, "SELECT embedding FROM docs");
     assert!(vector.starts_with('['), "{vector}");
-    assert_eq!(value(&mut fresh, "SELECT embed('text')"), vector);
+    // What the configuration says holds, in a worker and in the session itself.
+    for mode in ["on", "off"] {
+        fresh.batch_execute(&format!("SET {setting} = {mode}")).unwrap();
+        assert_eq!(value(&mut fresh, "SELECT embed('text')"), vector);
+    }
+    assert_eq!(value(&mut fresh, "SHOW pg_embed.default_model"), "tiny-bert");
 }
