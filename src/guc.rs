@@ -44,7 +44,9 @@ pub fn register() {
 }
 
 fn ensure_defined() {
-    if !DEFINED.swap(true, Ordering::Relaxed) {
+    // Only read as a rule: every row of a query comes by here.
+    if !DEFINED.load(Ordering::Relaxed) {
+        DEFINED.store(true, Ordering::Relaxed);
         define();
     }
 }
@@ -106,7 +108,7 @@ fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    // SAFETY: called from _PG_init with a NUL-terminated prefix.
+    // SAFETY: a NUL-terminated prefix, which Postgres copies.
     unsafe {
         #[cfg(feature = "pg14")]
         pg_sys::EmitWarningsOnPlaceholders(c"pg_embed".as_ptr());

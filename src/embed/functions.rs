@@ -47,7 +47,7 @@ fn embed_model_array(model: Text<'_>, input: TextArray, fcinfo: pg_sys::Function
 }
 
 fn many(model: Option<&str>, input: &TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
-    let embeddings = models::embed_all(model, Kind::Document, &input.texts()).or_raise();
+    let embeddings = models::embed_all(model, &input.texts()).or_raise();
     let vectors = embeddings.iter().map(|found| found.as_ref()?.vector.as_deref());
     VectorArray::shaped_like(input, vectors, fcinfo).or_raise()
 }

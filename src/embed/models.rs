@@ -61,15 +61,12 @@ pub fn embed<T>(
 }
 
 /// Embeds texts in one batch, in order; `None` stands for NULL, and in the result for nothing to embed.
-pub fn embed_all(
-    model: Option<&str>,
-    kind: Kind,
-    texts: &[Option<&str>],
-) -> Result<Vec<Option<Embedding>>, Error> {
+pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Option<Embedding>>, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
         let loaded = open(&mut session.models, &mut session.loads, model)?;
         let capacity = guc::cache_size();
+        let kind = Kind::Document;
         let key = |text| Key { model: loaded.id, kind, in_array: true, text };
         let mut results: Vec<Option<Embedding>> = texts
             .iter()

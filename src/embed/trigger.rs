@@ -47,14 +47,12 @@ unsafe fn run(data: &pg_sys::TriggerData, function: pg_sys::Oid) -> Result<pg_sy
         let relation = data.tg_relation;
         (arguments, Row { relation: (*relation).rd_id, descriptor: (*relation).rd_att })
     };
-    let [target, model, sources @ ..] = arguments.as_slice() else {
+    let [target, model, _, ..] = arguments.as_slice() else {
         return Err(TriggerError::TooFewArguments.into());
     };
-    if sources.is_empty() {
-        return Err(TriggerError::TooFewArguments.into());
-    }
     let target = row.vector_column(target, function)?;
-    let sources: Vec<Column> = sources.iter().map(|name| row.text_column(name)).collect::<Result<_, _>>()?;
+    let sources: Vec<Column> =
+        arguments[2..].iter().map(|name| row.text_column(name)).collect::<Result<_, _>>()?;
 
     let new = if update { data.tg_newtuple } else { data.tg_trigtuple };
     let new_texts: Vec<Option<Cow<str>>> = sources.iter().map(|source| row.text(new, source)).collect();
@@ -103,11 +101,11 @@ impl Row {
             if number < 1 {
                 return Err(TriggerError::NoColumn(owned(name)).into());
             }
-            if pg_sys::get_attgenerated(self.relation, number as pg_sys::AttrNumber) != 0 {
+            let attribute = number as pg_sys::AttrNumber;
+            if pg_sys::get_attgenerated(self.relation, attribute) != 0 {
                 return Err(TriggerError::Generated(owned(name)).into());
             }
             let (mut declared, mut typmod, mut collation) = Default::default();
-            let attribute = number as pg_sys::AttrNumber;
             pg_sys::get_atttypetypmodcoll(
                 self.relation,
                 attribute,

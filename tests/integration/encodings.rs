@@ -1,15 +1,22 @@
 //! Databases that are not UTF-8: the model sees the same characters.
 
+use postgres::Client;
+
 use crate::cluster::{Cluster, copy_folder, refused, rows, test_data, value};
 
 const TEXTS: [&str; 3] = ["café", "naïve façade", "the quick ÿ fox"];
 
+/// Connections to a database with the extension, and to one in LATIN1 without.
+fn utf8_and_latin1(cluster: &Cluster) -> (Client, Client) {
+    let mut utf8 = cluster.client();
+    utf8.batch_execute("CREATE DATABASE l1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0").unwrap();
+    (utf8, cluster.connect_as("postgres", "l1"))
+}
+
 #[test]
 fn latin1_gives_the_vectors_of_utf8() {
     let cluster = Cluster::start();
-    let mut utf8 = cluster.client();
-    utf8.batch_execute("CREATE DATABASE l1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0").unwrap();
-    let mut latin1 = cluster.connect_as("postgres", "l1");
+    let (mut utf8, mut latin1) = utf8_and_latin1(&cluster);
     latin1
         .batch_execute(
             "CREATE EXTENSION pg_embed;
@@ -35,9 +42,7 @@ fn latin1_gives_the_vectors_of_utf8() {
 #[test]
 fn messages_and_names_outside_utf8_are_escaped() {
     let cluster = Cluster::start();
-    let mut utf8 = cluster.client();
-    utf8.batch_execute("CREATE DATABASE l1 ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0").unwrap();
-    let mut latin1 = cluster.connect_as("postgres", "l1");
+    let (mut utf8, mut latin1) = utf8_and_latin1(&cluster);
     latin1
         .batch_execute(
             "CREATE EXTENSION pg_embed;

@@ -109,10 +109,10 @@ impl Session {
     /// `threads`: how many threads compute one batch, the caller's included. Errors: [`Error::Runtime`],
     /// [`Error::InvalidFile`] for an ONNX file that does not load or has other inputs or outputs than a sentence encoder.
     pub fn open(spec: &ModelSpec, library: &Path, threads: usize) -> Result<Session, Error> {
-        let environment = without_signals(|| environment(library))?;
         let invalid = |reason: String| Error::invalid(&spec.onnx_file, reason);
-        let inner =
-            without_signals(|| load(environment, spec, threads)).map_err(|e| invalid(e.to_string()))?;
+        let inner = without_signals(|| {
+            load(environment(library)?, spec, threads).map_err(|e| invalid(e.to_string()))
+        })?;
 
         let inputs = inner
             .inputs()

@@ -47,12 +47,9 @@ impl Tokenizer {
     /// Tokens of `text`, special tokens included, before truncation.
     pub fn count(&self, text: &str, check: &mut dyn FnMut()) -> Result<usize, Error> {
         let mut tokens = self.special_tokens;
-        let mut rest = text;
-        while !rest.is_empty() {
+        for piece in pieces(text, self.long_words_are_unknown) {
             check();
-            let (piece, after) = split_piece(rest, self.long_words_are_unknown);
             tokens += self.encode_piece(piece)?.len();
-            rest = after;
         }
         Ok(tokens)
     }
@@ -61,17 +58,13 @@ impl Tokenizer {
     pub fn encode(&self, text: &str, check: &mut dyn FnMut()) -> Result<Option<Tokens>, Error> {
         let room = self.max_tokens - self.special_tokens;
         let mut encoding = Encoding::default();
-        let mut rest = text;
-        while !rest.is_empty() && encoding.len() <= room {
-            check();
-            let (piece, after) = split_piece(rest, self.long_words_are_unknown);
-            let next = self.encode_piece(piece)?;
-            if encoding.is_empty() {
-                encoding = next
-            } else {
-                encoding.merge_with(next, false)
+        for piece in pieces(text, self.long_words_are_unknown) {
+            if encoding.len() > room {
+                break;
             }
-            rest = after;
+            check();
+            let next = self.encode_piece(piece)?;
+            if encoding.is_empty() { encoding = next } else { encoding.merge_with(next, false) }
         }
         if encoding.is_empty() {
             return Ok(None);
@@ -96,6 +89,16 @@ impl Tokenizer {
 /// Bytes of text tokenised at once. A tokenizer keeps tens of bytes per byte of text, so a 100 MB text must not be
 /// given to it whole; 16 kB of English are about 3,600 tokens, more than most models look at.
 const PIECE_BYTES: usize = 16 * 1024;
+
+/// All the pieces of a text; see [`split_piece`].
+fn pieces(text: &str, skip_long_words: bool) -> impl Iterator<Item = &str> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        let piece;
+        (piece, rest) = (!rest.is_empty()).then(|| split_piece(rest, skip_long_words))?;
+        Some(piece)
+    })
+}
 
 /// Splits off a piece that can be tokenised by itself: the tokens of `text` are those of the piece and of the rest.
 ///
@@ -145,21 +148,18 @@ fn stands_alone(c: char) -> bool {
 mod tests {
     use super::*;
 
-    /// All the pieces of a text.
     fn pieces(text: &str) -> Vec<&str> {
         pieces_with(text, true)
     }
 
     fn pieces_with(text: &str, skip_long_words: bool) -> Vec<&str> {
-        let mut pieces = vec![];
-        let mut rest = text;
-        while !rest.is_empty() {
-            let (piece, after) = split_piece(rest, skip_long_words);
-            assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES && after.len() < rest.len());
-            pieces.push(piece);
-            rest = after;
-        }
-        pieces
+        let mut start = std::ptr::null();
+        super::pieces(text, skip_long_words)
+            .inspect(|piece| {
+                assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES && piece.as_ptr() > start);
+                start = piece.as_ptr();
+            })
+            .collect()
     }
 
     #[test]
