@@ -1,7 +1,21 @@
-//! Vectors without Postgres: exact distances and element-wise arithmetic.
+//! Vectors without Postgres: exact distances, element-wise arithmetic, and an inverted-file index with quantised codes.
 //!
-//! The inverted-file index itself joins in a later version.
+//! The index is generic over a [`store::PageStore`]; README.md describes the algorithm, the pages and the locks.
 
+pub mod build;
+pub mod check;
 pub mod distance;
+pub mod index;
+pub mod info;
+pub mod insert;
 pub mod kernel;
+pub mod kmeans;
+pub mod layout;
+pub mod memstore;
+pub mod metric;
+pub mod quantize;
+pub mod rotate;
+pub mod scan;
+pub mod store;
+pub mod vacuum;
 pub mod vector;

@@ -1,0 +1,540 @@
+//! The pages of an index, to the byte.
+//!
+//! Integers and floats are in the machine's byte order, as in every Postgres relation. README.md draws the pages.
+
+use crate::metric::Metric;
+use crate::quantize::Factors;
+use crate::rotate::padded;
+use crate::store::{Block, IndexError};
+use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut, from_bytes, from_bytes_mut};
+use std::ops::Range;
+
+/// What Postgres leaves of a page of 8192 bytes after its own header.
+pub const PAGE_BYTES: usize = 8192 - PAGE_HEADER_BYTES;
+/// `SizeOfPageHeaderData`.
+const PAGE_HEADER_BYTES: usize = 24;
+
+/// Rows of one block of codes.
+pub const LANES: usize = 16;
+
+/// Dimensions an index can have at most, as in pgvector.
+pub const MAX_DIMENSIONS: usize = 2000;
+
+/// Bits of a centroid's code: all that there can be, as the directory is small.
+pub const DIRECTORY_BITS: usize = 8;
+
+/// The `list` of the directory's own segments.
+pub const DIRECTORY: u32 = u32::MAX;
+
+/// Stands for "no page": block 0 holds the metapage, which nothing points to.
+pub const NO_BLOCK: Block = 0;
+
+pub const META_BLOCK: Block = 0;
+
+const MAGIC: u16 = 0x7645;
+
+/// Raised when the meaning of a page changes; another version is refused with the hint to REINDEX.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The content of a page.
+#[derive(Clone)]
+#[repr(C, align(8))]
+pub struct Page([u8; PAGE_BYTES]);
+
+impl Page {
+    pub fn zeroed() -> Page {
+        Page([0; PAGE_BYTES])
+    }
+
+    pub fn bytes(&self) -> &[u8; PAGE_BYTES] {
+        &self.0
+    }
+
+    pub fn bytes_mut(&mut self) -> &mut [u8; PAGE_BYTES] {
+        &mut self.0
+    }
+
+    pub fn start(&self) -> &Start {
+        self.read(0)
+    }
+
+    /// A page that was added to the relation and never written.
+    pub fn is_new(&self) -> bool {
+        *self.start() == Start::zeroed()
+    }
+
+    pub fn is(&self, kind: PageKind) -> bool {
+        let start = self.start();
+        start.magic == MAGIC && start.kind == kind as u16
+    }
+
+    /// Fails unless the page is of this kind.
+    pub fn expect(&self, kind: PageKind, block: Block) -> Result<(), IndexError> {
+        if self.is(kind) { Ok(()) } else { Err(IndexError::corrupt(block, format!("is not a {kind:?} page"))) }
+    }
+
+    /// Makes this an empty page of a kind.
+    pub fn initialize(&mut self, kind: PageKind, link: Block) {
+        self.0.fill(0);
+        *self.start_mut() = Start { magic: MAGIC, kind: kind as u16, link };
+    }
+
+    pub fn set_link(&mut self, link: Block) {
+        self.start_mut().link = link;
+    }
+
+    fn start_mut(&mut self) -> &mut Start {
+        self.write(0)
+    }
+
+    fn read<T: Pod>(&self, offset: usize) -> &T {
+        from_bytes(&self.0[offset..offset + size_of::<T>()])
+    }
+
+    fn write<T: Pod>(&mut self, offset: usize) -> &mut T {
+        from_bytes_mut(&mut self.0[offset..offset + size_of::<T>()])
+    }
+
+    fn slice<T: Pod>(&self, range: &Range<usize>) -> &[T] {
+        cast_slice(&self.0[range.clone()])
+    }
+
+    fn slice_mut<T: Pod>(&mut self, range: &Range<usize>) -> &mut [T] {
+        cast_slice_mut(&mut self.0[range.clone()])
+    }
+
+    /// The metapage's content; call [`Page::expect`] first.
+    pub fn meta(&self) -> &Meta {
+        self.read(0)
+    }
+
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        self.write(0)
+    }
+
+    /// The global mean, `dims` floats; call [`Page::expect`] first.
+    pub fn mean(&self, dims: usize) -> &[f32] {
+        self.slice(&mean_range(dims))
+    }
+
+    pub fn mean_mut(&mut self, dims: usize) -> &mut [f32] {
+        self.slice_mut(&mean_range(dims))
+    }
+
+    /// The header of a code page; call [`Page::expect`] first.
+    pub fn segment(&self) -> &Segment {
+        self.read(0)
+    }
+
+    pub fn segment_mut(&mut self) -> &mut Segment {
+        self.write(0)
+    }
+}
+
+fn mean_range(dims: usize) -> Range<usize> {
+    size_of::<Start>()..size_of::<Start>() + dims * size_of::<f32>()
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum PageKind {
+    Meta = 1,
+    Mean = 2,
+    Codes = 3,
+    Refinements = 4,
+    Free = 5,
+}
+
+/// How every page starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+#[repr(C)]
+pub struct Start {
+    magic: u16,
+    kind: u16,
+    /// Codes: the next segment of the list. Refinements: the code page they belong to. Free: the next free page.
+    pub link: Block,
+}
+
+/// The metapage.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Meta {
+    start: Start,
+    pub version: u32,
+    pub dims: u32,
+    pub metric: u32,
+    pub bits: u32,
+    /// Of the rotation.
+    pub seed: u64,
+    /// The page of the global mean.
+    pub mean: Block,
+    /// First segment of the directory.
+    pub directory: Block,
+    pub lists: u32,
+    /// First page of the free list.
+    pub free: Block,
+    /// Pages in use or on the free list; what lies beyond was added to the relation just before a crash.
+    pub pages: Block,
+    pub calibration_points: u32,
+    /// Rows, as of the build or the last vacuum.
+    pub rows: u64,
+    /// Rows at the time of the training.
+    pub trained_rows: u64,
+    /// Rows inserted and deleted since the training, as of the last vacuum.
+    pub inserted: u64,
+    pub deleted: u64,
+    /// When the centroids were trained, microseconds since 1970.
+    pub trained_at: i64,
+    /// Recall against probes, for a later version; `calibration_points` of them count.
+    pub calibration: [CalibrationPoint; 32],
+}
+
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct CalibrationPoint {
+    pub probes: u32,
+    pub recall: f32,
+}
+
+/// The header of a code page, which is the first page of a segment.
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+#[repr(C)]
+pub struct Segment {
+    pub start: Start,
+    /// Number of the list, from 0, or [`DIRECTORY`].
+    pub list: u32,
+    /// In a list's first segment: the first segment that may have a free lane.
+    pub insert_at: Block,
+    /// Lanes in use.
+    pub live: u16,
+    /// For later versions.
+    reserved: [u16; 3],
+}
+
+const _: () = assert!(size_of::<Start>() == 8);
+const _: () = assert!(size_of::<Meta>() == 96 + 32 * 8);
+const _: () = assert!(size_of::<Segment>() == 24);
+const _: () = assert!(size_of::<Factors>() == 20);
+const _: () = assert!(size_of::<Tid>() == 6);
+const _: () = assert!(size_of::<Start>() + MAX_DIMENSIONS * size_of::<f32>() <= PAGE_BYTES);
+
+/// A heap tuple's address, laid out as Postgres's `ItemPointerData`. In the directory: a list's first segment, and how
+/// many code pages follow it on consecutive blocks (itself included, a hint for prefetching).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(C)]
+pub struct Tid {
+    block_high: u16,
+    block_low: u16,
+    pub offset: u16,
+}
+
+impl Tid {
+    pub fn new(block: u32, offset: u16) -> Tid {
+        Tid { block_high: (block >> 16) as u16, block_low: block as u16, offset }
+    }
+
+    pub fn block(self) -> u32 {
+        u32::from(self.block_high) << 16 | u32::from(self.block_low)
+    }
+}
+
+/// Where things are in the segments of an index, which follows from dimensions and bits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Geometry {
+    pub dims: usize,
+    /// Dimensions of the codes: `dims` filled up with zeros before the rotation.
+    pub padded: usize,
+    /// Bits a dimension, 1..=8.
+    pub bits: usize,
+    /// Blocks of [`LANES`] rows in a segment.
+    pub blocks: usize,
+    /// Refinement records in a page; 0 for codes of one bit.
+    pub records_per_page: usize,
+    refinements: Range<usize>,
+    live: Range<usize>,
+    tids: Range<usize>,
+    factors: [Range<usize>; 5],
+    codes: Range<usize>,
+}
+
+impl Geometry {
+    /// `dims` is 1..=[`MAX_DIMENSIONS`], `bits` 1..=8.
+    pub fn new(dims: usize, bits: usize) -> Geometry {
+        assert!((1..=MAX_DIMENSIONS).contains(&dims) && (1..=8).contains(&bits));
+        (1..=PAGE_BYTES / LANES).rev().find_map(|blocks| Geometry::with_blocks(dims, bits, blocks)).unwrap_or_else(
+            || unreachable!("a block of {MAX_DIMENSIONS} dimensions fits a page; a test tries all of them"),
+        )
+    }
+
+    fn with_blocks(dims: usize, bits: usize, blocks: usize) -> Option<Geometry> {
+        let padded = padded(dims);
+        let lanes = blocks * LANES;
+        let record = padded / 8 * (bits - 1);
+        let records_per_page = if bits == 1 { 0 } else { (PAGE_BYTES - size_of::<Start>()) / record };
+        let refinement_pages = if bits == 1 { 0 } else { lanes.div_ceil(records_per_page) };
+
+        let mut end = size_of::<Segment>();
+        let mut take = |bytes: usize| {
+            let start = end;
+            end += bytes;
+            start..end
+        };
+        let refinements = take(refinement_pages * size_of::<Block>());
+        let live = take(blocks * size_of::<u16>());
+        let tids = take(lanes * size_of::<Tid>());
+        take((4 - tids.end % 4) % 4);
+        let factors = std::array::from_fn(|_| take(lanes * size_of::<f32>()));
+        // The codes start on a cache line of the page, its header included, so that no load crosses one.
+        let unaligned = (PAGE_HEADER_BYTES + factors[4].end) % 64;
+        take((64 - unaligned) % 64);
+        let codes = take(lanes * padded / 8);
+        (end <= PAGE_BYTES).then_some(Geometry {
+            dims,
+            padded,
+            bits,
+            blocks,
+            records_per_page,
+            refinements,
+            live,
+            tids,
+            factors,
+            codes,
+        })
+    }
+
+    /// Rows in a segment.
+    pub fn lanes(&self) -> usize {
+        self.blocks * LANES
+    }
+
+    /// Bytes of a row's sign bits.
+    pub fn sign_bytes(&self) -> usize {
+        self.padded / 8
+    }
+
+    /// Bytes of a row's refinement record.
+    pub fn refinement_bytes(&self) -> usize {
+        self.sign_bytes() * (self.bits - 1)
+    }
+
+    /// Refinement pages of a full segment.
+    pub fn refinement_pages(&self) -> usize {
+        self.refinements.len() / size_of::<Block>()
+    }
+
+    /// Which of the segment's refinement pages has a lane's record, and the record's bytes in it.
+    pub fn record(&self, lane: usize) -> (usize, Range<usize>) {
+        let bytes = self.refinement_bytes();
+        let start = size_of::<Start>() + lane % self.records_per_page * bytes;
+        (lane / self.records_per_page, start..start + bytes)
+    }
+
+    /// Bytes of an [encoded row](Row): TID, factors, sign bits, refinement.
+    pub fn row_bytes(&self) -> usize {
+        size_of::<Tid>() + size_of::<Factors>() + self.sign_bytes() + self.refinement_bytes()
+    }
+}
+
+/// An encoded row on its way into the index.
+#[derive(Debug, Clone, Copy)]
+pub struct Row<'a> {
+    pub tid: Tid,
+    pub factors: Factors,
+    pub signs: &'a [u8],
+    pub refinement: &'a [u8],
+}
+
+impl Row<'_> {
+    /// Reads what [`Row::write`] wrote: [`Geometry::row_bytes`] bytes, aligned or not.
+    pub fn read<'a>(geometry: &Geometry, bytes: &'a [u8]) -> Row<'a> {
+        let (tid, bytes) = bytes.split_at(size_of::<Tid>());
+        let (factors, codes) = bytes.split_at(size_of::<Factors>());
+        let (signs, refinement) = codes.split_at(geometry.sign_bytes());
+        Row {
+            tid: bytemuck::pod_read_unaligned(tid),
+            factors: bytemuck::pod_read_unaligned(factors),
+            signs,
+            refinement,
+        }
+    }
+
+    pub fn write(&self, bytes: &mut Vec<u8>) {
+        bytes.extend_from_slice(bytemuck::bytes_of(&self.tid));
+        bytes.extend_from_slice(bytemuck::bytes_of(&self.factors));
+        bytes.extend_from_slice(self.signs);
+        bytes.extend_from_slice(self.refinement);
+    }
+}
+
+/// A code page to read.
+#[derive(Clone, Copy)]
+pub struct Codes<'a> {
+    page: &'a Page,
+    geometry: &'a Geometry,
+}
+
+impl<'a> Codes<'a> {
+    /// Fails unless the page is a code page.
+    pub fn of(page: &'a Page, geometry: &'a Geometry, block: Block) -> Result<Codes<'a>, IndexError> {
+        page.expect(PageKind::Codes, block)?;
+        Ok(Codes { page, geometry })
+    }
+
+    pub fn segment(self) -> &'a Segment {
+        self.page.segment()
+    }
+
+    pub fn next(self) -> Block {
+        self.page.start().link
+    }
+
+    /// The segment's refinement pages, [`NO_BLOCK`] where none was needed yet.
+    pub fn refinements(self) -> &'a [Block] {
+        self.page.slice(&self.geometry.refinements)
+    }
+
+    /// One bit a lane and one element a block.
+    pub fn live(self) -> &'a [u16] {
+        self.page.slice(&self.geometry.live)
+    }
+
+    pub fn is_live(self, lane: usize) -> bool {
+        self.live()[lane / LANES] >> (lane % LANES) & 1 == 1
+    }
+
+    /// The lanes in use.
+    pub fn live_lanes(self) -> impl Iterator<Item = usize> + 'a {
+        (0..self.geometry.lanes()).filter(move |&lane| self.is_live(lane))
+    }
+
+    pub fn free_lane(self) -> Option<usize> {
+        let block = self.live().iter().position(|&mask| mask != u16::MAX)?;
+        Some(block * LANES + self.live()[block].trailing_ones() as usize)
+    }
+
+    pub fn tid(self, lane: usize) -> Tid {
+        self.page.slice::<Tid>(&self.geometry.tids)[lane]
+    }
+
+    /// One element a lane each: [`Factors`] transposed, in the order of its fields.
+    pub fn factor_columns(self) -> [&'a [f32]; 5] {
+        std::array::from_fn(|i| self.page.slice(&self.geometry.factors[i]))
+    }
+
+    pub fn factors(self, lane: usize) -> Factors {
+        bytemuck::cast(self.factor_columns().map(|column| column[lane]))
+    }
+
+    /// The sign bits of all blocks: in each, byte `k` of row `r` is at `k * LANES + r`.
+    pub fn codes(self) -> &'a [u8] {
+        &self.page.bytes()[self.geometry.codes.clone()]
+    }
+
+    /// A lane's sign bits, into [`Geometry::sign_bytes`] bytes.
+    pub fn signs(self, lane: usize, out: &mut [u8]) {
+        let block = &self.codes()[lane / LANES * LANES * self.geometry.sign_bytes()..];
+        for (byte, column) in out.iter_mut().zip(block.as_chunks::<LANES>().0) {
+            *byte = column[lane % LANES];
+        }
+    }
+}
+
+/// A code page to change.
+pub struct CodesMut<'a> {
+    page: &'a mut Page,
+    geometry: &'a Geometry,
+}
+
+impl<'a> CodesMut<'a> {
+    /// `page` is a code page.
+    pub fn new(page: &'a mut Page, geometry: &'a Geometry) -> CodesMut<'a> {
+        CodesMut { page, geometry }
+    }
+
+    pub fn set_refinement_page(&mut self, index: usize, block: Block) {
+        self.page.slice_mut(&self.geometry.refinements)[index] = block;
+    }
+
+    /// Writes a row's code, factors and TID into a free lane; its refinement record is not on this page.
+    pub fn fill(&mut self, lane: usize, row: &Row) {
+        let geometry = self.geometry;
+        self.page.slice_mut(&geometry.tids)[lane] = row.tid;
+        let factors: [f32; 5] = bytemuck::cast(row.factors);
+        for (range, factor) in geometry.factors.iter().zip(factors) {
+            self.page.slice_mut(range)[lane] = factor;
+        }
+        let block = lane / LANES * LANES * geometry.sign_bytes();
+        let codes = &mut self.page.bytes_mut()[geometry.codes.clone()][block..];
+        for (column, &byte) in codes.as_chunks_mut::<LANES>().0.iter_mut().zip(row.signs) {
+            column[lane % LANES] = byte;
+        }
+        self.page.slice_mut::<u16>(&geometry.live)[lane / LANES] |= 1 << (lane % LANES);
+        self.page.segment_mut().live += 1;
+    }
+
+    /// Frees a lane in use.
+    pub fn clear(&mut self, lane: usize) {
+        self.page.slice_mut::<u16>(&self.geometry.live)[lane / LANES] &= !(1 << (lane % LANES));
+        self.page.segment_mut().live -= 1;
+    }
+}
+
+impl Meta {
+    /// A metapage's first content; the page has been initialised.
+    pub fn set_up(&mut self, dims: usize, metric: Metric, bits: usize, seed: u64) {
+        self.version = FORMAT_VERSION;
+        self.dims = dims as u32;
+        self.metric = metric as u32;
+        self.bits = bits as u32;
+        self.seed = seed;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_geometry_fits_a_page() {
+        for bits in 1..=8 {
+            for dims in 1..=MAX_DIMENSIONS {
+                let geometry = Geometry::new(dims, bits);
+                assert!(geometry.codes.end <= PAGE_BYTES);
+                assert_eq!((geometry.codes.start + PAGE_HEADER_BYTES) % 64, 0);
+                if bits > 1 {
+                    assert!(geometry.record(geometry.lanes() - 1).0 < geometry.refinement_pages());
+                    assert!(geometry.record(geometry.records_per_page - 1).1.end <= PAGE_BYTES);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_of_384_dimensions() {
+        let geometry = Geometry::new(384, 8);
+        assert_eq!((geometry.lanes(), geometry.records_per_page, geometry.refinement_pages()), (96, 24, 4));
+    }
+
+    #[test]
+    fn a_lane_holds_what_was_put_into_it() {
+        let geometry = Geometry::new(100, 3);
+        let mut page = Page::zeroed();
+        page.initialize(PageKind::Codes, 7);
+        let signs: Vec<u8> = (0..geometry.sign_bytes() as u8).collect();
+        let factors = Factors { norm_squared: 1.0, rescale: 2.0, error: 3.0, scale: 4.0, residual: 5.0 };
+        let row = Row { tid: Tid::new(70_000, 3), factors, signs: &signs, refinement: &[] };
+        let lane = 37;
+        CodesMut::new(&mut page, &geometry).fill(lane, &row);
+
+        let codes = Codes::of(&page, &geometry, 1).unwrap();
+        let mut read = vec![0; signs.len()];
+        codes.signs(lane, &mut read);
+        assert_eq!(read, signs);
+        assert_eq!((codes.tid(lane), codes.factors(lane)), (row.tid, factors));
+        assert_eq!(codes.tid(lane).block(), 70_000);
+        assert_eq!(codes.live_lanes().collect::<Vec<_>>(), [lane]);
+        assert_eq!((codes.free_lane(), codes.next(), codes.segment().live), (Some(0), 7, 1));
+        CodesMut::new(&mut page, &geometry).clear(lane);
+        assert_eq!(Codes::of(&page, &geometry, 1).unwrap().live_lanes().count(), 0);
+    }
+}

@@ -1,0 +1,1 @@
+//! An index in memory, for tests: it can fail on the nth write.

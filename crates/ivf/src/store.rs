@@ -1,0 +1,89 @@
+//! What the index needs of the pages it lives on. Postgres's buffers implement it, and [`crate::memstore`] for tests.
+
+use crate::layout::Page;
+use std::ops::Deref;
+
+/// A block number, from 0.
+pub type Block = u32;
+
+/// Pages that one [`Change`] can hold (Postgres: `MAX_GENERIC_XLOG_PAGES`).
+pub const MAX_PAGES_IN_CHANGE: usize = 4;
+
+/// Why an index cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum IndexError {
+    /// Written by another version of this crate.
+    #[error("the index has format version {0}")]
+    Version(u32),
+    /// Its structure is broken.
+    #[error("block {block} {problem}")]
+    Corrupt { block: Block, problem: String },
+}
+
+impl IndexError {
+    pub fn corrupt(block: Block, problem: impl Into<String>) -> IndexError {
+        IndexError::Corrupt { block, problem: problem.into() }
+    }
+}
+
+/// Pages by block number, read under a shared lock and changed under exclusive ones.
+pub trait PageStore {
+    type Error: From<IndexError>;
+    /// A page under a shared lock, released on drop.
+    type Read<'a>: Deref<Target = Page>
+    where
+        Self: 'a;
+    type Change<'a>: Change<Error = Self::Error>
+    where
+        Self: 'a;
+
+    fn read(&self, block: Block) -> Result<Self::Read<'_>, Self::Error>;
+
+    /// Starts a change of no page yet.
+    fn change(&self) -> Self::Change<'_>;
+
+    /// Pages there are.
+    fn blocks(&self) -> Result<Block, Self::Error>;
+
+    /// Says that `block` will soon be read.
+    fn prefetch(&self, _block: Block) {}
+
+    /// Called in every loop over pages, while no page is locked; fails if the work is to stop.
+    fn check_interrupts(&self) -> Result<(), Self::Error>;
+}
+
+/// An atomic change of up to [`MAX_PAGES_IN_CHANGE`] pages: after a crash all of it is there, or nothing.
+///
+/// Pages are locked exclusively one by one and referred to by the number that locking returns, 0, 1, ... Dropping the
+/// change without [`commit`](Change::commit) leaves every page as it was; either way the locks are released.
+pub trait Change {
+    type Error;
+
+    fn lock(&mut self, block: Block) -> Result<usize, Self::Error>;
+
+    /// Locks a page whose content does not matter; `block` may be the first one beyond the end, which adds it. The page
+    /// starts as zeros.
+    fn lock_new(&mut self, block: Block) -> Result<usize, Self::Error>;
+
+    /// The page as changed so far.
+    fn page(&self, index: usize) -> &Page;
+
+    /// Only pages that were asked for here are written by `commit`.
+    fn page_mut(&mut self, index: usize) -> Result<&mut Page, Self::Error>;
+
+    fn commit(self) -> Result<(), Self::Error>;
+}
+
+/// Where a build writes a new index: nobody else sees the pages before it is done.
+pub trait PageSink {
+    type Error;
+
+    /// Writes the next page; its block number counts up from 0.
+    fn append(&mut self, page: &Page) -> Result<Block, Self::Error>;
+
+    /// Replaces a page that was appended.
+    fn overwrite(&mut self, block: Block, page: &Page) -> Result<(), Self::Error>;
+
+    /// As for [`PageStore::check_interrupts`].
+    fn check_interrupts(&self) -> Result<(), Self::Error>;
+}
