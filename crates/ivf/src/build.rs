@@ -1,10 +1,19 @@
 //! Building an index: train on a sample, encode the rows, sort them by list (the caller), write the pages once.
 
-use crate::kmeans::{Assigner, KMeans};
-use crate::layout::{Geometry, Tid};
+use crate::kmeans::{Assigner, KMeans, Nearest};
+use crate::layout::{
+    CodesMut, DIRECTORY, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, Page, PageKind, Row, Tid,
+};
 use crate::metric::Metric;
-use crate::quantize::Space;
-use crate::store::PageSink;
+use crate::quantize::{Space, decode, encode};
+use crate::rotate::padded;
+use crate::store::{Block, PageSink};
+
+/// Of the rotation and of k-means: builds can be repeated. Any number does.
+const SEED: u64 = 0x70675f656d626564;
+
+/// Lists that `lists` can ask for; pgvector's limit.
+pub const MAX_LISTS: usize = 32_768;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -12,85 +21,421 @@ pub struct Options {
     /// 1..=8
     pub bits: usize,
     pub metric: Metric,
-    /// Lists wanted; there are fewer if the sample has fewer different vectors.
+    /// Lists wanted, 1..=[`MAX_LISTS`]; there are fewer if the sample has fewer different vectors.
     pub lists: usize,
 }
 
-/// Lists for a number of rows, when the user does not say.
-pub fn default_lists(_rows: f64) -> usize {
-    todo!()
+/// Lists for a number of rows, when the user does not say: 500 rows a list, and from 4 million rows on 4 * sqrt(rows) lists,
+/// so that ranking the lists and scanning the probed ones cost alike.
+pub fn default_lists(rows: f64) -> usize {
+    let lists = (rows / 500.0).min(4.0 * rows.max(0.0).sqrt());
+    (lists.round() as usize).clamp(1, MAX_LISTS)
 }
 
-/// Rows to sample for the training within `memory` bytes, at most `rows`; `Err` has the bytes that the training needs at least.
-pub fn sample_rows(_options: &Options, _rows: f64, _memory: usize) -> Result<usize, usize> {
-    todo!()
+/// Rows sampled for each list, if memory allows.
+const SAMPLE_PER_LIST: usize = 48;
+/// With fewer, a centroid is hardly more than one of its rows.
+const LEAST_SAMPLE_PER_LIST: usize = 8;
+
+/// Rows to sample for the training within `memory` bytes; `Err` has the bytes that the training needs at least.
+///
+/// `rows`: those of the table, as far as known.
+pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize, usize> {
+    let bytes = |sample: usize| {
+        let k_means = KMeans { lists: options.lists, dims: options.dims, spherical: true, seed: SEED };
+        let assigner = options.lists * padded(options.dims) * size_of::<f32>();
+        let fixed = k_means.memory(sample) + 2 * assigner + Encoder::memory(options) + Writer::<()>::memory();
+        sample * options.dims * size_of::<f32>() + fixed
+    };
+    let known = if rows >= 1.0 { rows as usize } else { 1 };
+    // Statistics can be old: an empty table by their account may have rows by now.
+    let wanted = (options.lists * SAMPLE_PER_LIST).min(known.max(10_000));
+    let least = (options.lists * LEAST_SAMPLE_PER_LIST).min(wanted);
+    if bytes(least) > memory {
+        return Err(bytes(least));
+    }
+    // The largest sample that fits, to a 64th: memory() need not be linear in the rows.
+    let step = ((wanted - least) / 64).max(1);
+    let fitting =
+        (0..=64).rev().map(|i| (least + i * step).min(wanted)).find(|&sample| bytes(sample) <= memory);
+    Ok(fitting.unwrap_or(least))
 }
 
 /// Mean and centroids.
 pub struct Trained {
+    options: Options,
     geometry: Geometry,
     space: Space,
+    /// Over the rotated vectors.
+    assigner: Assigner,
+    /// What [`Metric::InnerProduct`] adds to a centred vector before its centroid is sought: the rotated mean.
+    uncentre: Option<Vec<f32>>,
+    /// Encoded rows of the directory, without TIDs, one for each list.
+    centroids: Vec<Vec<u8>>,
 }
 
 impl Trained {
     /// `sample`: rows × dims, the vectors as the user stored them; it may be empty.
     pub fn train<E>(
-        _options: &Options,
-        _sample: Vec<f32>,
-        _check_interrupts: &mut dyn FnMut() -> Result<(), E>,
+        options: &Options,
+        mut sample: Vec<f32>,
+        check_interrupts: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Trained, E> {
-        todo!()
+        let Options { dims, metric, lists, .. } = *options;
+        if metric.normalises() {
+            normalise_rows(&mut sample, dims);
+        }
+        let mean = mean_of(&sample, dims);
+        let mut length = 1.0;
+        if metric == Metric::InnerProduct {
+            length = normalise_rows(&mut sample, dims);
+        }
+        let k_means = KMeans { lists, dims, spherical: metric.spherical(), seed: SEED };
+        let mut centroids = k_means.train(&sample, check_interrupts)?;
+        drop(sample);
+        if metric == Metric::InnerProduct {
+            // As long as the rows are: with a common factor the order of the lists is the same, and the centroids' codes,
+            // which are relative to the mean, are as precise as the rows'.
+            centroids.iter_mut().for_each(|x| *x *= length);
+        }
+        let space = Space::new(metric, SEED, mean);
+        Ok(Trained::encode_centroids(*options, space, &centroids))
+    }
+
+    /// Keeps the centroids as the directory's codes say them: a row goes to the list that a scan for it looks at first.
+    fn encode_centroids(options: Options, space: Space, centroids: &[f32]) -> Trained {
+        let directory = Geometry::new(options.dims, DIRECTORY_BITS);
+        let uncentre = (options.metric == Metric::InnerProduct).then(|| {
+            let mut origin = Vec::new();
+            space.centre(&vec![0.0; options.dims], &mut origin);
+            origin.iter().map(|x| -x).collect::<Vec<f32>>()
+        });
+        let mut z = Vec::new();
+        let mut decoded = vec![0.0; directory.padded];
+        let mut signs = vec![0; directory.sign_bytes()];
+        let mut refinement = vec![0; directory.refinement_bytes()];
+        let mut encoded: Vec<Vec<u8>> = Vec::new();
+        let mut matrix = Vec::with_capacity(centroids.len() / options.dims * directory.padded);
+        for centroid in centroids.chunks_exact(options.dims) {
+            if !space.centre(centroid, &mut z) {
+                z.clear();
+                z.resize(directory.padded, 0.0);
+            }
+            let factors = encode(&z, DIRECTORY_BITS, &mut signs, &mut refinement);
+            let mut row = Vec::with_capacity(directory.row_bytes());
+            Row { tid: Tid::new(0, 0), factors, signs: &signs, refinement: &refinement }.write(&mut row);
+            decode(&signs, &refinement, DIRECTORY_BITS, &factors, &mut decoded);
+            if let Some(mean) = &uncentre {
+                decoded.iter_mut().zip(mean).for_each(|(x, m)| *x += m);
+            }
+            matrix.extend_from_slice(&decoded);
+            encoded.push(row);
+        }
+        let nearest = if uncentre.is_some() { Nearest::InnerProduct } else { Nearest::L2 };
+        Trained {
+            options,
+            geometry: Geometry::new(options.dims, options.bits),
+            space,
+            assigner: Assigner::new(matrix, directory.padded, nearest),
+            uncentre,
+            centroids: encoded,
+        }
     }
 
     pub fn lists(&self) -> usize {
-        todo!()
+        self.centroids.len()
     }
+}
+
+/// Scales every row to length 1 and drops the zero rows; returns their mean length before (1 without rows).
+fn normalise_rows(rows: &mut Vec<f32>, dims: usize) -> f32 {
+    let (mut kept, mut total) = (0, 0.0);
+    for start in (0..rows.len()).step_by(dims) {
+        let row = &rows[start..start + dims];
+        let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        if norm == 0.0 {
+            continue;
+        }
+        for i in 0..dims {
+            rows[kept * dims + i] = (f64::from(rows[start + i]) / norm) as f32;
+        }
+        kept += 1;
+        total += norm;
+    }
+    rows.truncate(kept * dims);
+    if kept == 0 {
+        1.0
+    } else {
+        (total / kept as f64).clamp(f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX)) as f32
+    }
+}
+
+/// The mean of all rows, zero without rows.
+fn mean_of(rows: &[f32], dims: usize) -> Vec<f32> {
+    let mut sums = vec![0.0; dims];
+    for row in rows.chunks_exact(dims) {
+        for (sum, &x) in sums.iter_mut().zip(row) {
+            *sum += f64::from(x);
+        }
+    }
+    let count = (rows.len() / dims).max(1) as f64;
+    sums.iter().map(|sum| (sum / count) as f32).collect()
 }
 
 /// Encodes rows, some hundreds at a time.
 pub struct Encoder<'a> {
     trained: &'a Trained,
+    tids: Vec<Tid>,
+    /// Centred and rotated vectors, rows × padded.
+    vectors: Vec<f32>,
+    z: Vec<f32>,
+    lists: Vec<u32>,
+    row: Vec<u8>,
+    signs: Vec<u8>,
+    refinement: Vec<u8>,
 }
+
+/// Rows whose lists are sought together: enough for the matrix multiplication to run at speed.
+const BATCH: usize = 256;
 
 impl<'a> Encoder<'a> {
     pub fn new(trained: &'a Trained) -> Encoder<'a> {
-        Encoder { trained }
+        let geometry = &trained.geometry;
+        Encoder {
+            trained,
+            tids: Vec::with_capacity(BATCH),
+            vectors: Vec::with_capacity(BATCH * geometry.padded),
+            z: Vec::new(),
+            lists: Vec::with_capacity(BATCH),
+            row: Vec::with_capacity(geometry.row_bytes()),
+            signs: vec![0; geometry.sign_bytes()],
+            refinement: vec![0; geometry.refinement_bytes()],
+        }
+    }
+
+    fn memory(options: &Options) -> usize {
+        2 * BATCH * padded(options.dims) * size_of::<f32>()
     }
 
     /// Takes a row; false if it is not indexed (zero under cosine).
-    pub fn push(&mut self, _tid: Tid, _vector: &[f32]) -> bool {
-        todo!()
+    pub fn push(&mut self, tid: Tid, vector: &[f32]) -> bool {
+        let indexed = self.trained.space.centre(vector, &mut self.z);
+        if indexed {
+            self.tids.push(tid);
+            self.vectors.extend_from_slice(&self.z);
+        }
+        indexed
     }
 
     /// It is time to [drain](Encoder::drain).
     pub fn is_full(&self) -> bool {
-        todo!()
+        self.tids.len() >= BATCH
     }
 
     /// Hands over the rows taken so far: the number of the list, and the encoded row.
-    pub fn drain<E>(&mut self, _take: impl FnMut(u32, &[u8]) -> Result<(), E>) -> Result<(), E> {
-        todo!()
+    pub fn drain<E>(&mut self, mut take: impl FnMut(u32, &[u8]) -> Result<(), E>) -> Result<(), E> {
+        let Trained { geometry, assigner, uncentre, .. } = self.trained;
+        self.lists.clear();
+        match uncentre {
+            None => assigner.assign(&self.vectors, &mut self.lists),
+            Some(mean) => {
+                let add = |row: &[f32]| row.iter().zip(mean).map(|(z, m)| z + m).collect::<Vec<f32>>();
+                let rows: Vec<f32> = self.vectors.chunks_exact(geometry.padded).flat_map(add).collect();
+                assigner.assign(&rows, &mut self.lists);
+            }
+        }
+        let rows = self.vectors.chunks_exact(geometry.padded).zip(&self.tids).zip(&self.lists);
+        for ((z, &tid), &list) in rows {
+            let factors = encode(z, geometry.bits, &mut self.signs, &mut self.refinement);
+            self.row.clear();
+            Row { tid, factors, signs: &self.signs, refinement: &self.refinement }.write(&mut self.row);
+            take(list, &self.row)?;
+        }
+        self.tids.clear();
+        self.vectors.clear();
+        Ok(())
     }
 }
+
+/// Code pages that are written side by side, followed by their refinement pages: a scan reads code pages only.
+const RUN: usize = 16;
 
 /// Writes the pages of a new index.
 pub struct Writer<'a, S> {
     sink: &'a mut S,
     trained: &'a Trained,
+    /// The list that is being written.
+    list: ListWriter,
+    /// The lists before it: first segment and length of its run.
+    finished: Vec<Tid>,
+    mean: Block,
+    rows: u64,
 }
 
 impl<'a, S: PageSink> Writer<'a, S> {
-    pub fn new(_sink: &'a mut S, _trained: &'a Trained) -> Result<Writer<'a, S>, S::Error> {
-        todo!()
+    pub fn new(sink: &'a mut S, trained: &'a Trained) -> Result<Writer<'a, S>, S::Error> {
+        // Rewritten at the end; until then no index.
+        sink.append(&Page::zeroed())?;
+        let mut page = Page::zeroed();
+        page.initialize(PageKind::Mean, NO_BLOCK);
+        let mean = trained.space.mean();
+        page.mean_mut(mean.len()).copy_from_slice(mean);
+        let mean = sink.append(&page)?;
+        let list = ListWriter::new(0, mean + 1);
+        Ok(Writer { sink, trained, list, finished: Vec::with_capacity(trained.lists()), mean, rows: 0 })
     }
 
     /// Takes the rows of [`Encoder::drain`], in ascending order of their lists.
-    pub fn push(&mut self, _list: u32, _row: &[u8]) -> Result<(), S::Error> {
-        todo!()
+    pub fn push(&mut self, list: u32, row: &[u8]) -> Result<(), S::Error> {
+        while self.list.number < list {
+            self.next_list()?;
+        }
+        self.rows += 1;
+        self.list.push(self.sink, &self.trained.geometry, row)
+    }
+
+    fn next_list(&mut self) -> Result<(), S::Error> {
+        let next = ListWriter::new(self.list.number + 1, self.list.next_block);
+        let list = std::mem::replace(&mut self.list, next);
+        let (tid, end) = list.finish(self.sink, &self.trained.geometry)?;
+        self.list.next_block = end;
+        self.finished.push(tid);
+        Ok(())
     }
 
     /// `now`: microseconds since 1970. Returns the number of rows.
-    pub fn finish(self, _now: i64) -> Result<u64, S::Error> {
-        todo!()
+    pub fn finish(mut self, now: i64) -> Result<u64, S::Error> {
+        while self.finished.len() < self.trained.lists() {
+            self.next_list()?;
+        }
+        let Trained { options, centroids, .. } = self.trained;
+        let geometry = Geometry::new(options.dims, DIRECTORY_BITS);
+        let mut directory = ListWriter::new(DIRECTORY, self.list.next_block);
+        for (centroid, &tid) in centroids.iter().zip(&self.finished) {
+            let mut row = centroid.clone();
+            row[..size_of::<Tid>()].copy_from_slice(bytemuck::bytes_of(&tid));
+            directory.push(self.sink, &geometry, &row)?;
+        }
+        let (first, pages) = directory.finish(self.sink, &geometry)?;
+
+        let mut page = Page::zeroed();
+        page.initialize(PageKind::Meta, NO_BLOCK);
+        let meta = page.meta_mut();
+        meta.set_up(options.dims, options.metric, options.bits, SEED);
+        meta.mean = self.mean;
+        meta.directory = first.block();
+        meta.lists = centroids.len() as u32;
+        meta.pages = pages;
+        meta.rows = self.rows;
+        meta.trained_rows = self.rows;
+        meta.trained_at = now;
+        self.sink.overwrite(META_BLOCK, &page)?;
+        Ok(self.rows)
+    }
+}
+
+impl Writer<'_, ()> {
+    /// Bytes of the rows and pages of one run, at most.
+    fn memory() -> usize {
+        2 * (RUN + 1) * 20 * size_of::<Page>()
+    }
+}
+
+/// Writes the segments of one list.
+struct ListWriter {
+    number: u32,
+    /// Where the next page goes.
+    next_block: Block,
+    /// Encoded rows of the run that is being filled.
+    rows: Vec<u8>,
+    /// The list's first segment, once written, with the length of its run.
+    first: Option<(Tid, Page)>,
+}
+
+impl ListWriter {
+    fn new(number: u32, next_block: Block) -> ListWriter {
+        ListWriter { number, next_block, rows: Vec::new(), first: None }
+    }
+
+    fn push<S: PageSink>(&mut self, sink: &mut S, geometry: &Geometry, row: &[u8]) -> Result<(), S::Error> {
+        if self.rows.len() == RUN * geometry.lanes() * geometry.row_bytes() {
+            self.write_run(sink, geometry, false)?;
+        }
+        self.rows.extend_from_slice(row);
+        Ok(())
+    }
+
+    /// Returns first segment and length of its run, and the block after the list's last.
+    fn finish<S: PageSink>(mut self, sink: &mut S, geometry: &Geometry) -> Result<(Tid, Block), S::Error> {
+        let last = self.write_run(sink, geometry, true)?;
+        match self.first {
+            None => Ok((Tid::new(last.0, last.1), self.next_block)),
+            Some((tid, mut page)) => {
+                // Room is in the last segment, if anywhere; the first one was written before that was known.
+                page.segment_mut().insert_at = last.0 + Block::from(last.1) - 1;
+                sink.overwrite(tid.block(), &page)?;
+                Ok((tid, self.next_block))
+            }
+        }
+    }
+
+    /// Writes the code pages of the rows so far, then their refinement pages. Returns the first block and the code pages.
+    fn write_run<S: PageSink>(
+        &mut self,
+        sink: &mut S,
+        geometry: &Geometry,
+        last: bool,
+    ) -> Result<(Block, u16), S::Error> {
+        sink.check_interrupts()?;
+        let row_bytes = geometry.row_bytes();
+        let segments: Vec<&[u8]> = match self.rows.is_empty() {
+            true => vec![&[]],
+            false => self.rows.chunks(geometry.lanes() * row_bytes).collect(),
+        };
+        let first = self.next_block;
+        let first_refinement = first + segments.len() as Block;
+        let mut pages = Vec::new();
+        let mut refinements: Vec<Page> = Vec::new();
+        for (block, segment) in (first..).zip(&segments) {
+            let mut page = Page::zeroed();
+            page.initialize(PageKind::Codes, block + 1);
+            page.segment_mut().list = self.number;
+            let mut codes = CodesMut::new(&mut page, geometry);
+            for (lane, row) in segment.chunks_exact(row_bytes).enumerate() {
+                let row = Row::read(geometry, row);
+                codes.fill(lane, &row);
+                if geometry.bits == 1 {
+                    continue;
+                }
+                let (number, record) = geometry.record(lane);
+                if lane % geometry.records_per_page == 0 {
+                    codes.set_refinement_page(number, first_refinement + refinements.len() as Block);
+                    let mut page = Page::zeroed();
+                    page.initialize(PageKind::Refinements, block);
+                    refinements.push(page);
+                }
+                if let Some(page) = refinements.last_mut() {
+                    page.bytes_mut()[record].copy_from_slice(row.refinement);
+                }
+            }
+            pages.push(page);
+        }
+        let run = pages.len() as u16;
+        self.next_block = first_refinement + refinements.len() as Block;
+        if let Some(page) = pages.last_mut() {
+            // The next run follows this run's refinement pages.
+            page.set_link(if last { NO_BLOCK } else { self.next_block });
+        }
+        pages[0].segment_mut().insert_at = first_refinement - 1;
+        if !last && self.first.is_none() {
+            self.first = Some((Tid::new(first, run), pages[0].clone()));
+        }
+        for (block, page) in (first..).zip(pages.iter().chain(&refinements)) {
+            // Pages are written one after the other by one process: their blocks are known before.
+            let appended = sink.append(page)?;
+            debug_assert_eq!(appended, block);
+        }
+        self.rows.clear();
+        Ok((first, run))
     }
 }

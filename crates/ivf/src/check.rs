@@ -1,14 +1,255 @@
 //! Checking the structure of an index.
 
-use crate::layout::Tid;
-use crate::store::PageStore;
+use crate::index::Index;
+use crate::layout::{Codes, DIRECTORY, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
+use crate::quantize::decode;
+use crate::store::{Block, PageStore};
 
-/// Reads every page; returns what is wrong, at most `limit` problems. `each` gets every row's TID.
-/// Nothing may change the index meanwhile.
-pub fn check<S: PageStore>(
-    _store: &S,
-    _limit: usize,
-    _each: &mut dyn FnMut(Tid),
-) -> Result<Vec<String>, S::Error> {
-    todo!()
+/// Reads every page and returns what is wrong, at most `limit` problems. Nothing may change the index meanwhile.
+///
+/// Every page is used once; every list's chain, counters and hint are in order; every TID is in one lane only; every row's
+/// factors agree with its code. `memory`: bytes for the TIDs, which are compared in several rounds if they do not fit.
+pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec<String>, S::Error> {
+    let index = Index::open(store)?;
+    let blocks = store.blocks()?;
+    let mut check = Check { store, limit, problems: Vec::new(), used: vec![false; blocks as usize], rows: 0 };
+    check.mark(META_BLOCK, "the metapage");
+    check.mark(index.meta.mean, "the mean");
+
+    let mut firsts = Vec::new();
+    let (directory, first) = (&index.directory, index.meta.directory);
+    check.chain(directory, first, DIRECTORY, &mut |tid| firsts.push(tid.block()))?;
+    if firsts.len() != index.meta.lists as usize {
+        check.problem(|| format!("the directory has {} lists, not {}", firsts.len(), index.meta.lists));
+    }
+    check.rows = 0;
+    for &first in &firsts {
+        check.list(&index.geometry, first, &mut |_| ())?;
+    }
+    check.free_list(index.meta.free, index.meta.free_pages)?;
+    check.unused_pages(index.meta.pages, blocks)?;
+
+    if check.problems.is_empty() {
+        let rounds = (check.rows * size_of::<Tid>() as u64).div_ceil(memory.max(1) as u64).max(1);
+        for round in 0..rounds {
+            check.duplicates(&index.geometry, &firsts, rounds, round)?;
+        }
+    }
+    Ok(check.problems)
+}
+
+struct Check<'a, S> {
+    store: &'a S,
+    limit: usize,
+    problems: Vec<String>,
+    /// Pages that have been reached.
+    used: Vec<bool>,
+    rows: u64,
+}
+
+impl<S: PageStore> Check<'_, S> {
+    fn problem(&mut self, problem: impl FnOnce() -> String) {
+        if self.problems.len() < self.limit {
+            self.problems.push(problem());
+        }
+    }
+
+    /// Notes that a page is used; false if it cannot be.
+    fn mark(&mut self, block: Block, what: &str) -> bool {
+        let problem = match self.used.get_mut(block as usize) {
+            None => format!("{what} should be on block {block}, which does not exist"),
+            Some(true) => format!("block {block} is used for {what} and for something else"),
+            Some(used) => {
+                *used = true;
+                return true;
+            }
+        };
+        self.problem(|| problem);
+        false
+    }
+
+    fn list(&mut self, geometry: &Geometry, first: Block, each: &mut dyn FnMut(Tid)) -> Result<(), S::Error> {
+        if first as usize >= self.used.len() {
+            self.problem(|| format!("a list should start on block {first}, which does not exist"));
+            return Ok(());
+        }
+        // Whatever page it is, its number is to be that of the others of the chain.
+        let list = self.store.read(first)?.segment().list;
+        self.chain(geometry, first, list, each)
+    }
+
+    fn chain(
+        &mut self,
+        geometry: &Geometry,
+        first: Block,
+        list: u32,
+        each: &mut dyn FnMut(Tid),
+    ) -> Result<(), S::Error> {
+        let mut segments = Vec::new();
+        let mut insert_at = NO_BLOCK;
+        let mut block = first;
+        while block != NO_BLOCK && self.mark(block, "a list's codes") {
+            self.store.check_interrupts()?;
+            let page = self.store.read(block)?;
+            let codes = match Codes::of(&page, geometry, block) {
+                Ok(codes) if codes.segment().list == list => codes,
+                Ok(codes) => {
+                    let other = codes.segment().list;
+                    self.problem(|| format!("block {block} belongs to list {other}, not {list}"));
+                    break;
+                }
+                Err(error) => {
+                    self.problem(|| error.to_string());
+                    break;
+                }
+            };
+            if block == first {
+                insert_at = codes.segment().insert_at;
+            }
+            let live: u32 = codes.live().iter().map(|mask| mask.count_ones()).sum();
+            if live != u32::from(codes.segment().live) {
+                self.problem(|| format!("block {block} has {live} rows, not {}", codes.segment().live));
+            }
+            self.rows += u64::from(live);
+            codes.live_lanes().for_each(|lane| each(codes.tid(lane)));
+            self.segment(geometry, block, codes)?;
+            segments.push(block);
+            block = codes.next();
+        }
+        if !segments.contains(&insert_at) {
+            self.problem(|| format!("list {list} has no segment {insert_at}, where it says there is room"));
+        }
+        Ok(())
+    }
+
+    /// Checks the rows of a segment, whose code page is locked.
+    fn segment(&mut self, geometry: &Geometry, block: Block, codes: Codes) -> Result<(), S::Error> {
+        let mut signs = vec![0; geometry.sign_bytes()];
+        let mut z = vec![0.0; geometry.padded];
+        if geometry.bits == 1 {
+            for lane in codes.live_lanes() {
+                codes.signs(lane, &mut signs);
+                self.row(geometry, (block, lane), codes, (&signs, &[]), &mut z);
+            }
+            return Ok(());
+        }
+        for (number, &refinement) in codes.refinements().iter().enumerate() {
+            let lanes: Vec<usize> =
+                codes.live_lanes().filter(|&lane| geometry.record(lane).0 == number).collect();
+            if refinement == NO_BLOCK {
+                if let Some(lane) = lanes.first() {
+                    self.problem(|| format!("block {block} has no refinement page for lane {lane}"));
+                }
+                continue;
+            }
+            if !self.mark(refinement, "refinements") {
+                continue;
+            }
+            let page = self.store.read(refinement)?;
+            if !page.is(PageKind::Refinements) || page.start().link != block {
+                self.problem(|| format!("block {refinement} should be a refinement page of block {block}"));
+                continue;
+            }
+            for lane in lanes {
+                codes.signs(lane, &mut signs);
+                let record = &page.bytes()[geometry.record(lane).1];
+                self.row(geometry, (block, lane), codes, (&signs, record), &mut z);
+            }
+        }
+        Ok(())
+    }
+
+    /// |z|² = |sc|² + |z - sc|², as s is the scale that makes the error orthogonal to the code.
+    fn row(
+        &mut self,
+        geometry: &Geometry,
+        (block, lane): (Block, usize),
+        codes: Codes,
+        (signs, refinement): (&[u8], &[u8]),
+        z: &mut [f32],
+    ) {
+        let factors = codes.factors(lane);
+        if factors.residual == f32::INFINITY {
+            return; // a row of no known bound, which every scan looks at
+        }
+        decode(signs, refinement, geometry.bits, &factors, z);
+        let coded: f64 = z.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let norm_squared = f64::from(factors.norm_squared);
+        let lost = f64::from(factors.residual).powi(2);
+        // Storage and sums round, each by less than 1e-4 at 2048 dimensions; the residual is an upper bound.
+        let tolerance = 1e-3 * norm_squared + f64::from(f32::MIN_POSITIVE);
+        let consistent = (coded - norm_squared).abs() <= lost + tolerance;
+        let possible = factors.rescale >= 0.0 && factors.error >= 0.0 && factors.residual >= 0.0;
+        if !(consistent && possible) {
+            self.problem(|| {
+                format!("lane {lane} of block {block}: factors {factors:?} do not agree with the code")
+            });
+        }
+    }
+
+    fn free_list(&mut self, mut block: Block, pages: u32) -> Result<(), S::Error> {
+        let mut count = 0;
+        while block != NO_BLOCK && self.mark(block, "the free list") {
+            self.store.check_interrupts()?;
+            let page = self.store.read(block)?;
+            if !page.is(PageKind::Free) {
+                self.problem(|| format!("block {block} is on the free list and not free"));
+                break;
+            }
+            count += 1;
+            block = page.start().link;
+        }
+        if count != pages {
+            self.problem(|| format!("the free list has {count} pages, not {pages}"));
+        }
+        Ok(())
+    }
+
+    /// Pages in use are reached from the metapage; those beyond were added just before a crash.
+    fn unused_pages(&mut self, pages: Block, blocks: Block) -> Result<(), S::Error> {
+        if pages > blocks {
+            self.problem(|| format!("{pages} pages are in use, of {blocks}"));
+        }
+        for block in 0..blocks {
+            let used = self.used[block as usize];
+            if !used && block < pages {
+                self.problem(|| format!("block {block} is not reached from anywhere"));
+            }
+            if used && block >= pages {
+                self.problem(|| format!("block {block} is in use beyond the last page"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks for TIDs in two lanes, among one of `rounds` shares of them.
+    fn duplicates(
+        &mut self,
+        geometry: &Geometry,
+        firsts: &[Block],
+        rounds: u64,
+        round: u64,
+    ) -> Result<(), S::Error> {
+        let mut tids = Vec::new();
+        for &first in firsts {
+            let mut block = first;
+            while block != NO_BLOCK {
+                self.store.check_interrupts()?;
+                let page = self.store.read(block)?;
+                let codes = Codes::of(&page, geometry, block)?;
+                tids.extend(
+                    codes
+                        .live_lanes()
+                        .map(|lane| codes.tid(lane))
+                        .filter(|tid| u64::from(tid.block()) % rounds == round),
+                );
+                block = codes.next();
+            }
+        }
+        tids.sort_unstable();
+        for pair in tids.windows(2).filter(|pair| pair[0] == pair[1]) {
+            self.problem(|| format!("row ({},{}) is in two lanes", pair[0].block(), pair[0].offset));
+        }
+        Ok(())
+    }
 }

@@ -1,6 +1,6 @@
 //! An opened index: what its metapage says.
 
-use crate::layout::{DIRECTORY_BITS, Geometry, META_BLOCK, Meta, PageKind};
+use crate::layout::{DIRECTORY_BITS, FORMAT_VERSION, Geometry, MAX_DIMENSIONS, META_BLOCK, Meta, PageKind};
 use crate::metric::Metric;
 use crate::quantize::Space;
 use crate::store::{IndexError, PageStore};
@@ -16,7 +16,42 @@ pub struct Index {
 
 impl Index {
     /// Reads metapage and mean. What is kept stays true until the index is rebuilt, but for the counters in `meta`.
-    pub fn open<S: PageStore>(_store: &S) -> Result<Index, S::Error> {
-        todo!()
+    pub fn open<S: PageStore>(store: &S) -> Result<Index, S::Error> {
+        let (meta, metric) = read_meta(store)?;
+        let page = store.read(meta.mean)?;
+        page.expect(PageKind::Mean, meta.mean)?;
+        let dims = meta.dims as usize;
+        Ok(Index {
+            meta,
+            geometry: Geometry::new(dims, meta.bits as usize),
+            directory: Geometry::new(dims, DIRECTORY_BITS),
+            space: Space::new(metric, meta.seed, page.mean(dims).to_vec()),
+        })
     }
+}
+
+/// The metapage's content, checked.
+pub fn read_meta<S: PageStore>(store: &S) -> Result<(Meta, Metric), S::Error> {
+    let page = store.read(META_BLOCK)?;
+    page.expect(PageKind::Meta, META_BLOCK)?;
+    let meta = *page.meta();
+    if meta.version != FORMAT_VERSION {
+        return Err(IndexError::Version(meta.version).into());
+    }
+    let metric = Metric::from_stored(meta.metric);
+    let possible =
+        (1..=MAX_DIMENSIONS as u32).contains(&meta.dims) && (1..=8).contains(&meta.bits) && meta.lists >= 1;
+    match metric {
+        Some(metric) if possible => Ok((meta, metric)),
+        _ => Err(IndexError::corrupt(META_BLOCK, "says what cannot be").into()),
+    }
+}
+
+/// Lists that a scan reads when it is not told, for a recall of about 0.95.
+///
+/// Measured on real MiniLM embeddings (design/ivf.md): 16 of 400 lists (144k rows) have .953, 45 of 1000 (297k rows) .956; few lists need a
+/// larger share.
+pub fn automatic_probes(lists: usize) -> usize {
+    let share = lists as f64 * 0.045;
+    (lists as f64).sqrt().max(share).ceil() as usize
 }

@@ -1,18 +1,22 @@
 //! What can be told about an index.
 
-use crate::store::PageStore;
+use crate::index::{Index, automatic_probes};
+use crate::layout::Codes;
+use crate::metric::Metric;
+use crate::segments::{Visitor, first_segments, walk};
+use crate::store::{Block, PageStore};
 
 #[derive(Debug, Clone)]
 pub struct Info {
     pub dims: u32,
-    pub metric: crate::metric::Metric,
+    pub metric: Metric,
     pub bits: u32,
     pub lists: u32,
     pub rows: u64,
     /// Rows of the longest list.
     pub longest_list: u64,
     pub empty_lists: u64,
-    /// How much longer a scan takes than with lists of equal length: lists * sum(rows²) / rows².
+    /// How many more rows a scan for a stored row reads than with lists of equal length: `lists * sum(n²) / (sum n)²`.
     pub imbalance: f64,
     pub pages: u32,
     pub free_pages: u32,
@@ -24,6 +28,48 @@ pub struct Info {
     pub automatic_probes: u32,
 }
 
-pub fn info<S: PageStore>(_store: &S) -> Result<Info, S::Error> {
-    todo!()
+/// Reads every code page.
+pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
+    #[derive(Default)]
+    struct List {
+        rows: u64,
+        segments: u64,
+    }
+    impl<E> Visitor<E> for List {
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
+            self.rows += u64::from(codes.segment().live);
+            self.segments += 1;
+            Ok(())
+        }
+        fn restart(&mut self) {
+            *self = List::default();
+        }
+    }
+
+    let index = Index::open(store)?;
+    let mut lists = Vec::new();
+    for first in first_segments(store, &index)? {
+        let mut list = List::default();
+        walk(store, &index.geometry, first, &mut list)?;
+        lists.push(list);
+    }
+    let rows: u64 = lists.iter().map(|list| list.rows).sum();
+    let squares: f64 = lists.iter().map(|list| (list.rows as f64).powi(2)).sum();
+    let meta = index.meta;
+    Ok(Info {
+        dims: meta.dims,
+        metric: index.space.metric(),
+        bits: meta.bits,
+        lists: meta.lists,
+        rows,
+        longest_list: lists.iter().map(|list| list.rows).max().unwrap_or(0),
+        empty_lists: lists.iter().filter(|list| list.rows == 0).count() as u64,
+        imbalance: if rows == 0 { 1.0 } else { lists.len() as f64 * squares / (rows as f64).powi(2) },
+        pages: store.blocks()?,
+        free_pages: meta.free_pages,
+        segments: lists.iter().map(|list| list.segments).sum(),
+        trained_rows: meta.trained_rows,
+        trained_at: meta.trained_at,
+        automatic_probes: automatic_probes(meta.lists as usize) as u32,
+    })
 }

@@ -1,10 +1,155 @@
 //! Inserting one row.
 
 use crate::index::Index;
-use crate::layout::Tid;
-use crate::store::PageStore;
+use crate::layout::{Codes, CodesMut, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
+use crate::quantize::encode;
+use crate::segments;
+use crate::store::{Block, Change, IndexError, PageStore};
 
 /// Adds a row; false if it is not indexed (zero under cosine). The vector has the index's dimensions.
-pub fn insert<S: PageStore>(_store: &S, _index: &Index, _tid: Tid, _vector: &[f32]) -> Result<bool, S::Error> {
-    todo!()
+pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) -> Result<bool, S::Error> {
+    let geometry = &index.geometry;
+    let mut z = Vec::new();
+    if !index.space.centre(vector, &mut z) {
+        return Ok(false);
+    }
+    let mut signs = vec![0; geometry.sign_bytes()];
+    let mut refinement = vec![0; geometry.refinement_bytes()];
+    let factors = encode(&z, geometry.bits, &mut signs, &mut refinement);
+    let row = Row { tid, factors, signs: &signs, refinement: &refinement };
+
+    let lists = segments::lists(store, index, &index.space.query(vector))?;
+    // The first of equals, as the build has it.
+    let nearest = lists.iter().min_by(|a, b| a.key.total_cmp(&b.key));
+    let first = nearest.map_or(NO_BLOCK, |list| list.first);
+    // From where the list is said to have room, then, if vacuum got in between, from its start.
+    if insert_into(store, index, first, None, &row)? {
+        return Ok(true);
+    }
+    for _ in 0..ATTEMPTS {
+        if insert_into(store, index, first, Some(first), &row)? {
+            return Ok(true);
+        }
+    }
+    Err(IndexError::corrupt(first, "starts a list that leads nowhere").into())
+}
+
+/// Each failed attempt is one segment unlinked by the one vacuum there can be, just between two reads of ours.
+const ATTEMPTS: usize = 100;
+
+/// Puts a row into the list that starts at `first`, at its segment `start` or after it; false if a segment was unlinked on
+/// the way.
+fn insert_into<S: PageStore>(
+    store: &S,
+    index: &Index,
+    first: Block,
+    start: Option<Block>,
+    row: &Row,
+) -> Result<bool, S::Error> {
+    let (list, insert_at) = {
+        let page = store.read(first)?;
+        let segment = Codes::of(&page, &index.geometry, first)?.segment();
+        (segment.list, segment.insert_at)
+    };
+    let mut block = start.unwrap_or(insert_at);
+    loop {
+        store.check_interrupts()?;
+        let mut change = store.change();
+        let at = change.lock(block)?;
+        if !change.page(at).is(PageKind::Codes) || change.page(at).segment().list != list {
+            // Vacuum has unlinked the segment since we read of it.
+            return Ok(false);
+        }
+        let codes = Codes::of(change.page(at), &index.geometry, block)?;
+        if let Some(lane) = codes.free_lane() {
+            write_row(change, index, (at, block), lane, row)?;
+            if block != insert_at {
+                move_hint(store, first, block)?;
+            }
+            return Ok(true);
+        }
+        block = match codes.next() {
+            NO_BLOCK => append_segment(change, at, list)?,
+            next => next,
+        };
+    }
+}
+
+/// Writes a row into a free lane of the segment whose code page is `at` in `change`, and commits.
+fn write_row<C: Change>(
+    mut change: C,
+    index: &Index,
+    (at, block): (usize, Block),
+    lane: usize,
+    row: &Row,
+) -> Result<(), C::Error>
+where
+    C::Error: From<IndexError>,
+{
+    let geometry = &index.geometry;
+    // Pages are changed in the order in which they were locked: replay on a standby locks them in that order.
+    CodesMut::new(change.page_mut(at)?, geometry).fill(lane, row);
+    if geometry.bits > 1 {
+        let (number, record) = geometry.record(lane);
+        let refinement = Codes::of(change.page(at), geometry, block)?.refinements()[number];
+        let page = if refinement == NO_BLOCK {
+            let (new, page) = allocate(&mut change)?;
+            change.page_mut(page)?.initialize(PageKind::Refinements, block);
+            CodesMut::new(change.page_mut(at)?, geometry).set_refinement_page(number, new);
+            page
+        } else {
+            let page = change.lock(refinement)?;
+            change.page(page).expect(PageKind::Refinements, refinement)?;
+            page
+        };
+        change.page_mut(page)?.bytes_mut()[record].copy_from_slice(row.refinement);
+    }
+    change.commit()
+}
+
+/// Adds an empty segment after the list's last one, which is `at` in `change`, and commits; returns its block.
+fn append_segment<C: Change>(mut change: C, at: usize, list: u32) -> Result<Block, C::Error>
+where
+    C::Error: From<IndexError>,
+{
+    change.page_mut(at)?;
+    let (new, page) = allocate(&mut change)?;
+    let page = change.page_mut(page)?;
+    page.initialize(PageKind::Codes, NO_BLOCK);
+    page.segment_mut().list = list;
+    change.page_mut(at)?.set_link(new);
+    change.commit()?;
+    Ok(new)
+}
+
+/// Takes a page from the free list, or the next one beyond those in use; it is locked in `change`, after the metapage.
+fn allocate<C: Change>(change: &mut C) -> Result<(Block, usize), C::Error>
+where
+    C::Error: From<IndexError>,
+{
+    let meta = change.lock(META_BLOCK)?;
+    change.page(meta).expect(PageKind::Meta, META_BLOCK)?;
+    let free = change.page(meta).meta().free;
+    if free == NO_BLOCK {
+        let new = change.page(meta).meta().pages;
+        let meta = change.page_mut(meta)?;
+        meta.meta_mut().pages = new + 1;
+        return Ok((new, change.lock_new(new)?));
+    }
+    let page = change.lock(free)?;
+    change.page(page).expect(PageKind::Free, free)?;
+    let next = change.page(page).start().link;
+    let meta = change.page_mut(meta)?.meta_mut();
+    meta.free = next;
+    meta.free_pages = meta.free_pages.saturating_sub(1);
+    Ok((free, page))
+}
+
+/// Remembers where the list has room.
+fn move_hint<S: PageStore>(store: &S, first: Block, insert_at: Block) -> Result<(), S::Error> {
+    let mut change = store.change();
+    let at = change.lock(first)?;
+    change.page(at).expect(PageKind::Codes, first)?;
+    change.page_mut(at)?.segment_mut().insert_at = insert_at;
+    change.commit()
 }

@@ -34,7 +34,7 @@ pub struct Assigner {}
 
 impl Assigner {
     /// `centroids`: lists × dims.
-    pub fn new(_centroids: Vec<f32>, _dims: usize) -> Assigner {
+    pub fn new(_centroids: Vec<f32>, _dims: usize, _nearest: Nearest) -> Assigner {
         todo!()
     }
 
@@ -48,7 +48,12 @@ impl Assigner {
 
     /// Appends to `out`, for each row of `rows` (rows × dims), the centroid c with the least |c|²/2 - c·x; the first of equals.
     /// A row whose products are not finite goes to any.
-    pub fn assign(&mut self, _rows: &[f32], _out: &mut Vec<u32>) {
+    pub fn assign(&self, _rows: &[f32], _out: &mut Vec<u32>) {
         todo!()
     }
+}
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Nearest {
+    L2,
+    InnerProduct,
 }

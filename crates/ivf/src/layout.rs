@@ -70,7 +70,11 @@ impl Page {
 
     /// Fails unless the page is of this kind.
     pub fn expect(&self, kind: PageKind, block: Block) -> Result<(), IndexError> {
-        if self.is(kind) { Ok(()) } else { Err(IndexError::corrupt(block, format!("is not a {kind:?} page"))) }
+        if self.is(kind) {
+            Ok(())
+        } else {
+            Err(IndexError::corrupt(block, format!("is not a {kind:?} page")))
+        }
     }
 
     /// Makes this an empty page of a kind.
@@ -173,9 +177,11 @@ pub struct Meta {
     pub lists: u32,
     /// First page of the free list.
     pub free: Block,
+    pub free_pages: u32,
     /// Pages in use or on the free list; what lies beyond was added to the relation just before a crash.
     pub pages: Block,
     pub calibration_points: u32,
+    reserved: u32,
     /// Rows, as of the build or the last vacuum.
     pub rows: u64,
     /// Rows at the time of the training.
@@ -205,14 +211,15 @@ pub struct Segment {
     pub list: u32,
     /// In a list's first segment: the first segment that may have a free lane.
     pub insert_at: Block,
+    /// In a list's first segment: how many segments were unlinked from the list so far, modulo 2^32.
+    pub unlinked: u32,
     /// Lanes in use.
     pub live: u16,
-    /// For later versions.
-    reserved: [u16; 3],
+    reserved: u16,
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
-const _: () = assert!(size_of::<Meta>() == 96 + 32 * 8);
+const _: () = assert!(size_of::<Meta>() == 104 + 32 * 8);
 const _: () = assert!(size_of::<Segment>() == 24);
 const _: () = assert!(size_of::<Factors>() == 20);
 const _: () = assert!(size_of::<Tid>() == 6);
@@ -261,9 +268,12 @@ impl Geometry {
     /// `dims` is 1..=[`MAX_DIMENSIONS`], `bits` 1..=8.
     pub fn new(dims: usize, bits: usize) -> Geometry {
         assert!((1..=MAX_DIMENSIONS).contains(&dims) && (1..=8).contains(&bits));
-        (1..=PAGE_BYTES / LANES).rev().find_map(|blocks| Geometry::with_blocks(dims, bits, blocks)).unwrap_or_else(
-            || unreachable!("a block of {MAX_DIMENSIONS} dimensions fits a page; a test tries all of them"),
-        )
+        (1..=PAGE_BYTES / LANES)
+            .rev()
+            .find_map(|blocks| Geometry::with_blocks(dims, bits, blocks))
+            .unwrap_or_else(|| {
+                unreachable!("a block of {MAX_DIMENSIONS} dimensions fits a page; a test tries all of them")
+            })
     }
 
     fn with_blocks(dims: usize, bits: usize, blocks: usize) -> Option<Geometry> {

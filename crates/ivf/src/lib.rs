@@ -16,6 +16,7 @@ pub mod metric;
 pub mod quantize;
 pub mod rotate;
 pub mod scan;
+mod segments;
 pub mod store;
 pub mod vacuum;
 pub mod vector;

@@ -1,8 +1,9 @@
 //! Removing dead rows.
 
 use crate::index::Index;
-use crate::layout::Tid;
-use crate::store::PageStore;
+use crate::layout::{Codes, CodesMut, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
+use crate::segments::{Visitor, first_segments, walk};
+use crate::store::{Block, Change, IndexError, PageStore};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -16,15 +17,193 @@ pub struct Counts {
 }
 
 /// Frees the lanes of the rows for which `is_dead`, and the segments that become empty.
+///
+/// One vacuum at a time, beside any number of inserts and scans. Rows that a scan has seen and not returned yet can be
+/// removed here: they are dead to every snapshot, so that the scan's must not see them either, whatever takes their TIDs.
 pub fn bulk_delete<S: PageStore>(
-    _store: &S,
-    _index: &Index,
-    _is_dead: &mut dyn FnMut(Tid) -> bool,
+    store: &S,
+    index: &Index,
+    is_dead: &mut dyn FnMut(Tid) -> bool,
 ) -> Result<Counts, S::Error> {
-    todo!()
+    let mut counts = Counts::default();
+    for first in first_segments(store, index)? {
+        clean_list(store, index, first, is_dead, &mut counts)?;
+    }
+    finish(store, counts)
 }
 
 /// Counts rows and pages; changes nothing but the counters of the metapage, if they are wrong.
-pub fn count<S: PageStore>(_store: &S, _index: &Index) -> Result<Counts, S::Error> {
-    todo!()
+pub fn count<S: PageStore>(store: &S, index: &Index) -> Result<Counts, S::Error> {
+    struct Rows {
+        before: u64,
+        rows: u64,
+    }
+    impl<E> Visitor<E> for Rows {
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
+            self.rows += u64::from(codes.segment().live);
+            Ok(())
+        }
+        fn restart(&mut self) {
+            self.rows = self.before;
+        }
+    }
+    let mut rows = Rows { before: 0, rows: 0 };
+    for first in first_segments(store, index)? {
+        rows.before = rows.rows;
+        walk(store, &index.geometry, first, &mut rows)?;
+    }
+    finish(store, Counts { rows: rows.rows, ..Counts::default() })
+}
+
+/// Writes the counters and counts the pages.
+fn finish<S: PageStore>(store: &S, mut counts: Counts) -> Result<Counts, S::Error> {
+    counts.pages = store.blocks()?;
+    let mut change = store.change();
+    let at = change.lock(META_BLOCK)?;
+    change.page(at).expect(PageKind::Meta, META_BLOCK)?;
+    let meta = change.page(at).meta();
+    counts.free_pages = meta.free_pages;
+    let deleted = meta.deleted + counts.removed;
+    // Rows now = rows trained + inserted - deleted.
+    let inserted = (counts.rows + deleted).saturating_sub(meta.trained_rows);
+    if (meta.rows, meta.inserted, meta.deleted) != (counts.rows, inserted, deleted) {
+        let meta = change.page_mut(at)?.meta_mut();
+        (meta.rows, meta.inserted, meta.deleted) = (counts.rows, inserted, deleted);
+        change.commit()?;
+    }
+    Ok(counts)
+}
+
+fn clean_list<S: PageStore>(
+    store: &S,
+    index: &Index,
+    first: Block,
+    is_dead: &mut dyn FnMut(Tid) -> bool,
+    counts: &mut Counts,
+) -> Result<(), S::Error> {
+    let geometry = &index.geometry;
+    let removed_before = counts.removed;
+    let mut room = None;
+    let (mut previous, mut block) = (NO_BLOCK, first);
+    while block != NO_BLOCK {
+        store.check_interrupts()?;
+        let mut change = store.change();
+        let at = change.lock(block)?;
+        let codes = Codes::of(change.page(at), geometry, block)?;
+        let next = codes.next();
+        let dead: Vec<usize> = codes.live_lanes().filter(|&lane| is_dead(codes.tid(lane))).collect();
+        let live = usize::from(codes.segment().live) - dead.len();
+        if !dead.is_empty() {
+            let mut codes = CodesMut::new(change.page_mut(at)?, geometry);
+            for &lane in &dead {
+                codes.clear(lane);
+            }
+            change.commit()?;
+            counts.removed += dead.len() as u64;
+        } else {
+            drop(change);
+        }
+        // The first segment stays: the directory points to it, and what is known of the whole list is there.
+        if live == 0 && block != first && unlink(store, geometry, first, previous, block, counts)? {
+            block = next;
+            continue;
+        }
+        if live < geometry.lanes() && room.is_none() {
+            room = Some(block);
+        }
+        counts.rows += live as u64;
+        (previous, block) = (block, next);
+    }
+    match room {
+        Some(room) if counts.removed > removed_before => set_room(store, first, room),
+        _ => Ok(()),
+    }
+}
+
+/// Tells inserts where the list has room.
+fn set_room<S: PageStore>(store: &S, first: Block, room: Block) -> Result<(), S::Error> {
+    let mut change = store.change();
+    let at = change.lock(first)?;
+    change.page(at).expect(PageKind::Codes, first)?;
+    if change.page(at).segment().insert_at != room {
+        change.page_mut(at)?.segment_mut().insert_at = room;
+        change.commit()?;
+    }
+    Ok(())
+}
+
+/// Takes an empty segment out of its list and frees its pages; false if an insert has used it meanwhile.
+///
+/// Its refinement pages go first, one by one, as a change holds four pages. Whatever is done when the server crashes in
+/// between leaves a segment as any other, which the next vacuum finds empty.
+fn unlink<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    first: Block,
+    previous: Block,
+    block: Block,
+    counts: &mut Counts,
+) -> Result<bool, S::Error> {
+    for number in 0..geometry.refinement_pages() {
+        let mut change = store.change();
+        let at = change.lock(block)?;
+        let codes = Codes::of(change.page(at), geometry, block)?;
+        if codes.segment().live != 0 {
+            return Ok(false);
+        }
+        let refinement = codes.refinements()[number];
+        if refinement == NO_BLOCK {
+            continue;
+        }
+        let page = change.lock(refinement)?;
+        change.page(page).expect(PageKind::Refinements, refinement)?;
+        let meta = lock_meta(&mut change)?;
+        CodesMut::new(change.page_mut(at)?, geometry).set_refinement_page(number, NO_BLOCK);
+        free(&mut change, (page, refinement), meta)?;
+        change.commit()?;
+        counts.freed_pages += 1;
+    }
+
+    let mut change = store.change();
+    let first_at = change.lock(first)?;
+    let previous_at = if previous == first { first_at } else { change.lock(previous)? };
+    let at = change.lock(block)?;
+    let codes = Codes::of(change.page(at), geometry, block)?;
+    let next = codes.next();
+    if codes.segment().live != 0 || codes.refinements().iter().any(|&page| page != NO_BLOCK) {
+        return Ok(false);
+    }
+    if !change.page(previous_at).is(PageKind::Codes) || change.page(previous_at).start().link != block {
+        return Err(IndexError::corrupt(previous, format!("does not lead to block {block}")).into());
+    }
+    let meta = lock_meta(&mut change)?;
+    let head = change.page_mut(first_at)?.segment_mut();
+    head.unlinked = head.unlinked.wrapping_add(1);
+    if head.insert_at == block {
+        head.insert_at = first;
+    }
+    change.page_mut(previous_at)?.set_link(next);
+    free(&mut change, (at, block), meta)?;
+    change.commit()?;
+    counts.freed_pages += 1;
+    Ok(true)
+}
+
+fn lock_meta<C: Change>(change: &mut C) -> Result<usize, C::Error>
+where
+    C::Error: From<IndexError>,
+{
+    let meta = change.lock(META_BLOCK)?;
+    change.page(meta).expect(PageKind::Meta, META_BLOCK)?;
+    Ok(meta)
+}
+
+/// Puts a page, whose index in the change and block are given, at the head of the free list.
+fn free<C: Change>(change: &mut C, (at, block): (usize, Block), meta: usize) -> Result<(), C::Error> {
+    let next = change.page(meta).meta().free;
+    change.page_mut(at)?.initialize(PageKind::Free, next);
+    let meta = change.page_mut(meta)?.meta_mut();
+    meta.free = block;
+    meta.free_pages += 1;
+    Ok(())
 }
