@@ -9,7 +9,7 @@ use crate::store::{Block, IndexError, PageStore};
 ///
 /// A segment of 384 dimensions takes 1 µs to scan and 6 to refine once its pages are in memory, so that what resuming
 /// costs does not show.
-const SEGMENTS_BETWEEN_CHECKS: usize = 16;
+const SEGMENTS_BETWEEN_CHECKS: Block = 16;
 
 /// What is done with the segments of a chain.
 pub trait Visitor<E> {
@@ -37,7 +37,7 @@ pub fn walk<S: PageStore>(
         let codes = Codes::of(&page, geometry, first)?;
         let (list, unlinked) = (codes.segment().list, codes.segment().unlinked);
         let mut block = first;
-        let mut visited = 0;
+        let mut visited: Block = 0;
         loop {
             let codes = Codes::of(&page, geometry, block)?;
             if codes.segment().list != list {
@@ -49,9 +49,12 @@ pub fn walk<S: PageStore>(
                 return Ok(());
             }
             visited += 1;
-            if visited % SEGMENTS_BETWEEN_CHECKS == 0 {
+            if visited.is_multiple_of(SEGMENTS_BETWEEN_CHECKS) {
                 drop(page);
                 store.check_interrupts()?;
+                if visited > store.blocks()? {
+                    return Err(endless(first));
+                }
                 let first_page = store.read(first)?;
                 if Codes::of(&first_page, geometry, first)?.segment().unlinked != unlinked {
                     drop(first_page);
@@ -67,6 +70,11 @@ pub fn walk<S: PageStore>(
             block = next;
         }
     }
+}
+
+/// A chain with more segments than there are pages.
+pub fn endless<E: From<IndexError>>(first: Block) -> E {
+    IndexError::corrupt(first, "starts a list that leads back to itself").into()
 }
 
 /// Calls `each` for the rows of a segment whose code page the caller has locked, with what their whole codes say of

@@ -1,0 +1,542 @@
+//! The whole index over pages in memory: build, scan, insert, vacuum, check.
+
+use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer};
+use ivf::check::check;
+use ivf::distance;
+use ivf::index::Index;
+use ivf::info::{Info, info};
+use ivf::insert::insert;
+use ivf::layout::Tid;
+use ivf::memstore::{MemError, MemStore};
+use ivf::metric::Metric;
+use ivf::scan::{Options, Order, Scan};
+use ivf::store::{IndexError, PageStore};
+use ivf::vacuum::{bulk_delete, count};
+use std::collections::{BTreeMap, HashSet};
+use std::rc::Rc;
+
+const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
+
+/// A generator of numbers that look random, the same ones in every run (splitmix64).
+struct Numbers(u64);
+
+impl Numbers {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e3779b97f4a7c15);
+        let mut x = self.0;
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
+        x = (x ^ (x >> 27)).wrapping_mul(0x94d049bb133111eb);
+        x ^ (x >> 31)
+    }
+
+    fn below(&mut self, n: usize) -> usize {
+        (self.next() % n as u64) as usize
+    }
+
+    /// About normal, mean 0, variance 1.
+    fn normal(&mut self) -> f32 {
+        let sum: f64 = (0..12).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
+        (sum - 6.0) as f32
+    }
+
+    fn vector(&mut self, dims: usize) -> Vec<f32> {
+        (0..dims).map(|_| self.normal()).collect()
+    }
+
+    /// Vectors around `clusters` centres, away from the origin.
+    fn clustered(&mut self, rows: usize, dims: usize, clusters: usize) -> Vec<Vec<f32>> {
+        let centres: Vec<Vec<f32>> = (0..clusters).map(|_| self.vector(dims)).collect();
+        (0..rows)
+            .map(|_| {
+                let centre = &centres[self.below(clusters)];
+                centre.iter().map(|c| c + 0.5 + 0.4 * self.normal()).collect()
+            })
+            .collect()
+    }
+}
+
+fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
+    match metric {
+        Metric::L2 => distance::l2(a, b),
+        Metric::InnerProduct => distance::negative_inner_product(a, b),
+        Metric::Cosine => distance::cosine(a, b),
+    }
+    .unwrap()
+}
+
+/// A table with an index, as Postgres would use it.
+struct Table {
+    store: MemStore,
+    index: Rc<Index>,
+    metric: Metric,
+    rows: BTreeMap<Tid, Vec<f32>>,
+    next: u32,
+}
+
+impl Table {
+    fn build(vectors: &[Vec<f32>], dims: usize, metric: Metric, bits: usize, lists: usize) -> Table {
+        let mut store = MemStore::default();
+        let rows: BTreeMap<Tid, Vec<f32>> = (0..).map(tid).zip(vectors.iter().cloned()).collect();
+        build_into(&mut store, &rows, dims, metric, bits, lists).unwrap();
+        let index = Rc::new(Index::open(&store).unwrap());
+        Table { store, index, metric, next: rows.len() as u32, rows }
+    }
+
+    fn insert(&mut self, vector: Vec<f32>) -> Result<Tid, MemError> {
+        let tid = tid(self.next);
+        // The TID is used up even by a failure, as a heap's is.
+        self.next += 1;
+        insert(&self.store, &self.index, tid, &vector)?;
+        self.rows.insert(tid, vector);
+        Ok(tid)
+    }
+
+    fn delete(&mut self, dead: &HashSet<Tid>) -> u64 {
+        self.rows.retain(|tid, _| !dead.contains(tid));
+        bulk_delete(&self.store, &self.index, &mut |tid| dead.contains(&tid)).unwrap().removed
+    }
+
+    fn scan(&self, query: Option<&[f32]>, options: Options) -> Scan {
+        Scan::new(self.index.clone(), query, options)
+    }
+
+    /// What the executor makes of a scan: exact distances, sorted, as soon as nothing nearer can come.
+    fn search(&self, query: &[f32], k: usize, options: Options) -> Vec<(f64, Tid)> {
+        let mut scan = self.scan(Some(query), options);
+        let mut found: Vec<(f64, Tid)> = Vec::new();
+        while let Some(hit) = scan.next(&self.store).unwrap() {
+            let bound = hit.distance.unwrap();
+            if found.len() >= k && found[k - 1].0 <= bound {
+                break;
+            }
+            if let Some(vector) = self.rows.get(&hit.tid) {
+                let distance = exact(self.metric, vector, query);
+                assert!(bound <= distance, "{bound} > {distance}");
+                let at = found.partition_point(|&(other, _)| other <= distance);
+                found.insert(at, (distance, hit.tid));
+            }
+        }
+        found.truncate(k);
+        found
+    }
+
+    fn tids(&self, query: &[f32], options: Options) -> HashSet<Tid> {
+        self.search(query, usize::MAX, options).into_iter().map(|(_, tid)| tid).collect()
+    }
+
+    fn exact_search(&self, query: &[f32], k: usize) -> Vec<f64> {
+        let mut all: Vec<f64> = self.rows.values().map(|v| exact(self.metric, v, query)).collect();
+        all.sort_by(f64::total_cmp);
+        all.truncate(k);
+        all
+    }
+
+    /// Share of the true nearest ten that the index finds.
+    fn recall(&self, queries: &[Vec<f32>], options: Options) -> f64 {
+        let mut found = 0;
+        for query in queries {
+            let truth = self.exact_search(query, 10);
+            found += self.search(query, 10, options).iter().filter(|(d, _)| *d <= truth[9]).count();
+        }
+        found as f64 / (10 * queries.len()) as f64
+    }
+
+    fn assert_clean(&self) {
+        assert_eq!(check(&self.store, 10, 1 << 20).unwrap(), Vec::<String>::new());
+    }
+
+    fn info(&self) -> Info {
+        info(&self.store).unwrap()
+    }
+}
+
+fn tid(number: u32) -> Tid {
+    Tid::new(number / 100, (number % 100) as u16 + 1)
+}
+
+fn build_into(
+    store: &mut MemStore,
+    rows: &BTreeMap<Tid, Vec<f32>>,
+    dims: usize,
+    metric: Metric,
+    bits: usize,
+    lists: usize,
+) -> Result<u64, MemError> {
+    let options = BuildOptions { dims, bits, metric, lists };
+    let sample = rows.values().flatten().copied().collect();
+    let trained = Trained::train(&options, sample, &mut || Ok::<(), MemError>(()))?;
+    let mut encoder = Encoder::new(&trained);
+    let mut encoded: Vec<(u32, Vec<u8>)> = Vec::new();
+    let mut take = |list: u32, row: &[u8]| {
+        encoded.push((list, row.to_vec()));
+        Ok::<(), MemError>(())
+    };
+    for (&tid, vector) in rows {
+        encoder.push(tid, vector);
+        if encoder.is_full() {
+            encoder.drain(&mut take)?;
+        }
+    }
+    encoder.drain(&mut take)?;
+    encoded.sort_by_key(|(list, _)| *list);
+    let mut writer = Writer::new(store, &trained)?;
+    for (list, row) in &encoded {
+        writer.push(*list, row)?;
+    }
+    writer.finish(1)
+}
+
+fn probes(probes: usize) -> Options {
+    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound }
+}
+
+#[test]
+fn every_row_finds_itself_and_recall_is_high_after_build_inserts_and_vacuum() {
+    for metric in METRICS {
+        let mut numbers = Numbers(1);
+        let all = numbers.clustered(6000, 48, 200);
+        let queries: Vec<Vec<f32>> = all[5900..].to_vec();
+        let mut table = Table::build(&all[..3000], 48, metric, 8, 30);
+        let recall = |table: &Table, floor: f64| {
+            table.assert_clean();
+            let recall = table.recall(&queries, probes(8));
+            assert!(recall >= floor, "{metric:?}: recall {recall}");
+        };
+        recall(&table, 0.9);
+        for vector in &all[3000..5900] {
+            table.insert(vector.clone()).unwrap();
+        }
+        recall(&table, 0.9);
+        let dead = table.rows.keys().copied().filter(|tid| tid.offset % 3 == 0).collect();
+        table.delete(&dead);
+        recall(&table, 0.9);
+        if metric != Metric::InnerProduct {
+            // The vector nearest to a vector by inner product is often a longer one.
+            for (&tid, vector) in &table.rows {
+                let found = table.search(vector, 1, probes(1));
+                assert_eq!(found[0].1, tid, "{metric:?} {:?}", found[0]);
+            }
+        }
+    }
+}
+
+#[test]
+fn with_all_lists_probed_the_answer_is_exact() {
+    for metric in METRICS {
+        for bits in [1, 2, 5, 8] {
+            let mut numbers = Numbers(2);
+            let all = numbers.clustered(700, 20, 9);
+            let mut table = Table::build(&all[..500], 20, metric, bits, 7);
+            for vector in &all[500..650] {
+                table.insert(vector.clone()).unwrap();
+            }
+            let lists = table.info().lists as usize;
+            for query in &all[650..] {
+                let found: Vec<f64> = table
+                    .search(query, 600, probes(lists))
+                    .into_iter()
+                    .map(|(distance, _)| distance)
+                    .collect();
+                assert_eq!(found, table.exact_search(query, 600), "{metric:?} with {bits} bits");
+            }
+        }
+    }
+}
+
+#[test]
+fn any_number_of_rows_from_zero_up() {
+    for rows in [0, 1, 2, 15, 16, 17, 96, 97, 500] {
+        for lists in [1, 3, 40] {
+            let mut numbers = Numbers(3);
+            let all = numbers.clustered(rows, 100, 3);
+            let mut table = Table::build(&all, 100, Metric::L2, 8, lists);
+            table.assert_clean();
+            let query = numbers.vector(100);
+            assert_eq!(table.search(&query, 1000, probes(lists)).len(), rows);
+            table.insert(query.clone()).unwrap();
+            assert_eq!(table.search(&query, 1, probes(1))[0].0, 0.0);
+            assert_eq!(count(&table.store, &table.index).unwrap().rows, rows as u64 + 1);
+        }
+    }
+}
+
+#[test]
+fn any_dimensions_and_bits() {
+    for dims in [1, 2, 3, 63, 64, 65, 384, 1000, 1536, 1999, 2000] {
+        for bits in [1, 2, 4, 7, 8] {
+            let mut numbers = Numbers(4);
+            let all = numbers.clustered(60, dims, 5);
+            let mut table = Table::build(&all[..30], dims, Metric::L2, bits, 3);
+            for vector in &all[30..] {
+                table.insert(vector.clone()).unwrap();
+            }
+            table.assert_clean();
+            for (&tid, vector) in &table.rows {
+                assert_eq!(table.search(vector, 1, probes(1))[0].1, tid, "{dims} dimensions, {bits} bits");
+            }
+        }
+    }
+}
+
+#[test]
+fn equal_rows_fill_one_list_and_are_all_found() {
+    let row = vec![1.0f32, -2.0, 3.0];
+    let rows = vec![row.clone(); 5000];
+    let mut table = Table::build(&rows, 3, Metric::Cosine, 8, 50);
+    assert_eq!(table.info().lists, 1);
+    for _ in 0..1000 {
+        table.insert(row.clone()).unwrap();
+    }
+    table.assert_clean();
+    assert_eq!(table.tids(&row, probes(1)).len(), 6000);
+}
+
+#[test]
+fn zero_vectors_are_not_indexed_by_cosine_and_allowed_as_a_query() {
+    let rows = [vec![0.0, 0.0], vec![1.0, 0.0], vec![0.0, 2.0]];
+    let table = Table::build(&rows, 2, Metric::Cosine, 8, 1);
+    assert_eq!(table.info().rows, 2);
+    assert!(!insert(&table.store, &table.index, tid(77), &[0.0, 0.0]).unwrap());
+    let mut scan = table.scan(Some(&[0.0, 0.0]), probes(1));
+    let mut hits = 0;
+    while let Some(hit) = scan.next(&table.store).unwrap() {
+        assert!(!hit.distance.unwrap().is_nan());
+        hits += 1;
+    }
+    assert_eq!(hits, 2);
+    for metric in [Metric::L2, Metric::InnerProduct] {
+        assert_eq!(Table::build(&rows, 2, metric, 8, 1).info().rows, 3);
+    }
+}
+
+#[test]
+fn a_null_query_returns_every_row() {
+    let all = Numbers(5).clustered(900, 16, 9);
+    let table = Table::build(&all, 16, Metric::L2, 8, 20);
+    let mut scan = table.scan(None, probes(1));
+    let mut seen = HashSet::new();
+    while let Some(hit) = scan.next(&table.store).unwrap() {
+        assert_eq!(hit.distance, None);
+        assert!(seen.insert(hit.tid));
+    }
+    assert_eq!(seen.len(), 900);
+}
+
+#[test]
+fn an_iterative_scan_returns_every_row_once_within_max_probes() {
+    let all = Numbers(6).clustered(2000, 32, 40);
+    let table = Table::build(&all, 32, Metric::L2, 8, 40);
+    let lists = table.info().lists as usize;
+    let seen = |options: Options| {
+        let mut scan = table.scan(Some(&all[0]), options);
+        let mut seen = HashSet::new();
+        while let Some(hit) = scan.next(&table.store).unwrap() {
+            assert!(seen.insert(hit.tid));
+        }
+        (seen.len(), scan.statistics().lists as usize)
+    };
+    let iterative = Options { iterative: true, ..probes(3) };
+    assert_eq!(seen(iterative), (2000, lists));
+    assert_eq!(seen(probes(3)).1, 3);
+    assert_eq!(seen(Options { max_probes: 10, ..iterative }).1, 10);
+    // As in pgvector: more probes than max_probes are honoured if asked for.
+    assert_eq!(seen(Options { max_probes: 2, ..iterative }).1, 3);
+    assert_eq!(seen(Options { probes: 0, max_probes: 2, ..iterative }).1, 2);
+    assert!(seen(probes(3)).0 < 2000);
+}
+
+#[test]
+fn refinements_are_few() {
+    let all = Numbers(7).clustered(4000, 128, 100);
+    let table = Table::build(&all[..3900], 128, Metric::Cosine, 8, 20);
+    let (mut refinements, mut rows) = (0, 0);
+    for query in &all[3900..] {
+        let mut scan = table.scan(Some(query), probes(10));
+        for _ in 0..10 {
+            scan.next(&table.store).unwrap();
+        }
+        refinements += scan.statistics().refinements;
+        rows += scan.statistics().rows;
+    }
+    // Loose: what matters is measured in the benchmarks.
+    assert!(refinements * 4 < rows, "{refinements} of {rows}");
+}
+
+#[test]
+fn vacuum_frees_segments_and_inserts_use_them_again() {
+    let mut numbers = Numbers(8);
+    let all = numbers.clustered(4000, 24, 10);
+    let mut table = Table::build(&all, 24, Metric::L2, 8, 5);
+    let pages = table.store.blocks().unwrap();
+    for round in 0..10 {
+        let dead: HashSet<Tid> = table.rows.keys().copied().collect();
+        assert_eq!(table.delete(&dead), 4000);
+        table.assert_clean();
+        assert!(table.info().free_pages > 0, "round {round}");
+        assert_eq!(table.info().rows, 0);
+        for vector in numbers.clustered(4000, 24, 10) {
+            table.insert(vector).unwrap();
+        }
+        table.assert_clean();
+    }
+    let grown = table.store.blocks().unwrap();
+    assert!(f64::from(grown) <= 1.3 * f64::from(pages), "{pages} pages have become {grown}");
+    let meta = Index::open(&table.store).unwrap().meta;
+    assert_eq!((table.info().rows, meta.deleted), (4000, 40_000));
+}
+
+#[test]
+fn vacuum_changes_nothing_when_nothing_is_dead() {
+    let all = Numbers(9).clustered(500, 8, 4);
+    let table = Table::build(&all, 8, Metric::L2, 8, 4);
+    let blocks = table.store.blocks().unwrap();
+    let content =
+        || -> Vec<Vec<u8>> { (0..blocks).map(|b| table.store.read(b).unwrap().bytes().to_vec()).collect() };
+    let before = content();
+    let counts = bulk_delete(&table.store, &table.index, &mut |_| false).unwrap();
+    assert_eq!((counts.removed, counts.rows, counts.freed_pages), (0, 500, 0));
+    count(&table.store, &table.index).unwrap();
+    assert!(before == content());
+}
+
+#[test]
+fn a_scan_survives_a_vacuum_between_its_rows() {
+    let all = Numbers(10).clustered(3000, 16, 5);
+    let table = Table::build(&all, 16, Metric::L2, 8, 6);
+    let kept: HashSet<Tid> = table.rows.keys().copied().filter(|tid| tid.offset % 5 == 0).collect();
+    let mut scan = table.scan(Some(&all[0]), Options { iterative: true, ..probes(2) });
+    let mut seen = HashSet::new();
+    for _ in 0..20 {
+        seen.insert(scan.next(&table.store).unwrap().unwrap().tid);
+    }
+    bulk_delete(&table.store, &table.index, &mut |tid| !kept.contains(&tid)).unwrap();
+    for (number, vector) in (100_000..).zip(Numbers(11).clustered(3000, 16, 5)) {
+        insert(&table.store, &table.index, tid(number), &vector).unwrap();
+    }
+    while let Some(hit) = scan.next(&table.store).unwrap() {
+        // Rows inserted since have other TIDs here; Postgres could not see them.
+        assert!(seen.insert(hit.tid), "{:?} came twice", hit.tid);
+    }
+    assert!(kept.is_subset(&seen));
+}
+
+/// Wherever it fails, nothing is half done, and every row that was reported done is there.
+#[test]
+fn a_failure_at_any_operation_of_an_insert_leaves_a_clean_index() {
+    let all = Numbers(12).clustered(700, 500, 3);
+    for n in 0.. {
+        let mut table = Table::build(&all[..60], 500, Metric::L2, 8, 2);
+        table.store.fail_after(Some(n * 3));
+        let failed = all[60..160].iter().any(|vector| table.insert(vector.clone()).is_err());
+        table.store.fail_after(None);
+        table.assert_clean();
+        for vector in &all[660..] {
+            table.insert(vector.clone()).unwrap();
+        }
+        table.assert_clean();
+        let found = table.tids(&all[0], probes(2));
+        assert!(table.rows.keys().all(|tid| found.contains(tid)));
+        if !failed {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_failure_at_any_operation_of_a_vacuum_leaves_a_clean_index() {
+    let all = Numbers(13).clustered(400, 500, 3);
+    for n in 0.. {
+        let mut table = Table::build(&all, 500, Metric::L2, 8, 2);
+        let dead: HashSet<Tid> = table.rows.keys().copied().filter(|tid| tid.block() > 0).collect();
+        table.store.fail_after(Some(n));
+        let done = bulk_delete(&table.store, &table.index, &mut |tid| dead.contains(&tid)).is_ok();
+        table.store.fail_after(None);
+        table.assert_clean();
+        table.insert(all[0].clone()).unwrap();
+        table.delete(&dead);
+        table.assert_clean();
+        assert_eq!(table.tids(&all[0], probes(2)), table.rows.keys().copied().collect());
+        if done {
+            break;
+        }
+    }
+}
+
+#[test]
+fn a_failed_build_is_no_index() {
+    let rows: BTreeMap<Tid, Vec<f32>> = (0..).map(tid).zip(Numbers(14).clustered(300, 30, 3)).collect();
+    for n in 0.. {
+        let mut store = MemStore::default();
+        store.fail_after(Some(n));
+        let built = build_into(&mut store, &rows, 30, Metric::L2, 8, 3);
+        store.fail_after(None);
+        if built.is_ok() {
+            assert!(Index::open(&store).is_ok());
+            break;
+        }
+        assert!(Index::open(&store).is_err());
+    }
+}
+
+#[test]
+fn pages_added_just_before_a_crash_are_used() {
+    let all = Numbers(15).clustered(2000, 100, 3);
+    let mut table = Table::build(&all[..100], 100, Metric::L2, 8, 1);
+    let pages = table.store.blocks().unwrap();
+    table.store.add_unused_page();
+    table.store.add_unused_page();
+    table.assert_clean();
+    for vector in &all[100..600] {
+        table.insert(vector.clone()).unwrap();
+    }
+    table.assert_clean();
+    let meta = Index::open(&table.store).unwrap().meta;
+    assert!(meta.pages > pages + 2);
+    assert_eq!(meta.pages, table.store.blocks().unwrap());
+}
+
+#[test]
+fn damage_is_an_error_and_is_found() {
+    let all = Numbers(16).clustered(500, 40, 3);
+    let table = || Table::build(&all, 40, Metric::L2, 8, 3);
+    let blocks = table().store.blocks().unwrap();
+
+    let version = table();
+    version.store.damage(0, 8, &99u32.to_ne_bytes());
+    assert_eq!(Index::open(&version.store).err().unwrap(), MemError::Index(IndexError::Version(99)));
+
+    // Every page, its start overwritten: nothing panics, and nothing goes unnoticed.
+    for block in 0..blocks {
+        let table = table();
+        table.store.damage(block, 0, &[0xff; 4]);
+        let problems = check(&table.store, 10, 1 << 20);
+        assert!(!matches!(problems, Ok(ref problems) if problems.is_empty()), "block {block}");
+        let mut scan = table.scan(Some(&all[0]), probes(3));
+        while let Ok(Some(_)) = scan.next(&table.store) {}
+        let _ = insert(&table.store, &table.index, tid(9999), &all[0]);
+        let _ = bulk_delete(&table.store, &table.index, &mut |_| true);
+        let _ = info(&table.store);
+    }
+
+    let twice = table();
+    insert(&twice.store, &twice.index, tid(7), &all[7]).unwrap();
+    assert_eq!(check(&twice.store, 10, 64).unwrap(), ["row (0,8) is in two lanes"]);
+}
+
+#[test]
+fn ordered_by_estimate_the_answer_is_nearly_right() {
+    let all = Numbers(17).clustered(2000, 64, 40);
+    let table = Table::build(&all[..1900], 64, Metric::Cosine, 8, 10);
+    let mut right = 0;
+    for query in &all[1900..] {
+        let truth = table.exact_search(query, 10);
+        let mut scan = table.scan(Some(query), Options { order: Order::Estimate, ..probes(10) });
+        for _ in 0..10 {
+            let hit = scan.next(&table.store).unwrap().unwrap();
+            let distance = exact(Metric::Cosine, &table.rows[&hit.tid], query);
+            assert!((distance - hit.distance.unwrap()).abs() < 0.02);
+            right += usize::from(distance <= truth[9]);
+        }
+    }
+    assert!(right >= 950, "{right} of 1000");
+}
