@@ -52,7 +52,7 @@ fn insert_into<S: PageStore>(
         (segment.list, segment.insert_at)
     };
     let mut block = start.unwrap_or(insert_at);
-    loop {
+    for _ in 0..=store.blocks()? {
         store.check_interrupts()?;
         let mut change = store.change();
         let at = change.lock(block)?;
@@ -73,6 +73,7 @@ fn insert_into<S: PageStore>(
             next => next,
         };
     }
+    Err(segments::endless(first))
 }
 
 /// Writes a row into a free lane of the segment whose code page is `at` in `change`, and commits.

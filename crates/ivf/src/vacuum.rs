@@ -2,7 +2,7 @@
 
 use crate::index::Index;
 use crate::layout::{Codes, CodesMut, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
-use crate::segments::{Visitor, first_segments, walk};
+use crate::segments::{Visitor, endless, first_segments, walk};
 use crate::store::{Block, Change, IndexError, PageStore};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -85,7 +85,9 @@ fn clean_list<S: PageStore>(
     let removed_before = counts.removed;
     let mut room = None;
     let (mut previous, mut block) = (NO_BLOCK, first);
+    let mut segments_left = store.blocks()?;
     while block != NO_BLOCK {
+        segments_left = segments_left.checked_sub(1).ok_or_else(|| endless(first))?;
         store.check_interrupts()?;
         let mut change = store.change();
         let at = change.lock(block)?;
