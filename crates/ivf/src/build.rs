@@ -1,6 +1,8 @@
 //! Building an index: train on a sample, encode the rows, sort them by list (the caller), write the pages once.
 
-use crate::kmeans::{Assigner, KMeans, Nearest};
+use std::cell::RefCell;
+
+use crate::kmeans::{Assigner, KMeans};
 use crate::layout::{
     CodesMut, DIRECTORY, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, Page, PageKind, Row, Tid,
 };
@@ -66,8 +68,8 @@ pub struct Trained {
     options: Options,
     geometry: Geometry,
     space: Space,
-    /// Over the rotated vectors.
-    assigner: Assigner,
+    /// Over the rotated vectors. It writes to its own memory as it works.
+    assigner: RefCell<Assigner>,
     /// What [`Metric::InnerProduct`] adds to a centred vector before its centroid is sought: the rotated mean.
     uncentre: Option<Vec<f32>>,
     /// Encoded rows of the directory, without TIDs, one for each list.
@@ -131,12 +133,15 @@ impl Trained {
             matrix.extend_from_slice(&decoded);
             encoded.push(row);
         }
-        let nearest = if uncentre.is_some() { Nearest::InnerProduct } else { Nearest::L2 };
+        let mut assigner = Assigner::new(matrix, directory.padded);
+        if uncentre.is_some() {
+            assigner.by_inner_product();
+        }
         Trained {
             options,
             geometry: Geometry::new(options.dims, options.bits),
             space,
-            assigner: Assigner::new(matrix, directory.padded, nearest),
+            assigner: RefCell::new(assigner),
             uncentre,
             centroids: encoded,
         }
@@ -196,7 +201,7 @@ pub struct Encoder<'a> {
 }
 
 /// Rows whose lists are sought together: enough for the matrix multiplication to run at speed.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
 
 impl<'a> Encoder<'a> {
     pub fn new(trained: &'a Trained) -> Encoder<'a> {
@@ -236,6 +241,7 @@ impl<'a> Encoder<'a> {
     pub fn drain<E>(&mut self, mut take: impl FnMut(u32, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let Trained { geometry, assigner, uncentre, .. } = self.trained;
         self.lists.clear();
+        let mut assigner = assigner.borrow_mut();
         match uncentre {
             None => assigner.assign(&self.vectors, &mut self.lists),
             Some(mean) => {
