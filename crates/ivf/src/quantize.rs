@@ -1,6 +1,15 @@
 //! Codes of vectors, and what they tell of distances.
+//!
+//! After Gao and Long, "RaBitQ" (SIGMOD 2024), and its extension to several bits (SIGMOD 2025). Different here: codes
+//! are relative to one mean, and a code comes with the norm of what it loses, which makes a proved bound.
+//!
+//! With z = R(x - mean) and w = R(q - mean) the squared distance is |z|² + |w|² - 2 z·w, the cosine distance (of x
+//! and q of norm 1) half of that, and the negative inner product, with w = R q, is -mean·q - z·w. So one form serves
+//! all, see [`Form`].
 
+use crate::kernel::{self, Bounds, Coded, Columns, Tables, norm_squared};
 use crate::metric::Metric;
+use crate::rotate::{Rotation, padded};
 use bytemuck::{Pod, Zeroable};
 
 /// What a row's codes mean. z is the row, centred and rotated; c its code, integers + 1/2 around 0; s the scale.
@@ -15,52 +24,241 @@ pub struct Factors {
     pub error: f32,
     /// s, `z·c / |c|²`
     pub scale: f32,
-    /// A bound of |z - s c|, rounding included.
+    /// A bound of |z - s c|, for z as it was coded; infinite if nothing can be said of the row.
     pub residual: f32,
 }
 
+impl Factors {
+    /// Of a row that is too large to compute with: every bound of it is the lowest.
+    const UNBOUNDED: Factors = Factors {
+        norm_squared: 0.0,
+        rescale: 0.0,
+        error: f32::INFINITY,
+        scale: 0.0,
+        residual: f32::INFINITY,
+    };
+}
+
+/// Standard deviations of the 1-bit estimate's error that a lower bound leaves: misses under 0.6% of true neighbours
+/// (measured, design/ivf.md).
+const DEVIATIONS: f64 = 1.9;
+
+/// What rounding to `f32` changes a number by, relative to it.
+const UNIT: f64 = f32::EPSILON as f64 / 2.0;
+
+/// Error of a centred and rotated vector relative to its norm: 53 [`UNIT`]s by the rotation (see
+/// [`Rotation::apply`]), one by the subtraction of the mean, the rest to spare.
+const ROTATION_ERROR: f64 = 64.0 * UNIT;
+
+/// Error of a normalised vector of norm 1: one [`UNIT`] by the rounding of its elements, the rest to spare.
+const NORMALISING_ERROR: f64 = 4.0 * UNIT;
+
+/// Error of a vector by sums and products too small for `f32`: at most 2^-149 an operation, and they are fewer than
+/// 10^5.
+const UNDERFLOW: f64 = 1e-37;
+
+/// The same for an operator's result: products of at most [`crate::layout::MAX_DIMENSIONS`] dimensions, each less than
+/// `f32::MIN_POSITIVE` if it is lost.
+const OPERATOR_UNDERFLOW: f64 = 1e-34;
+
+/// Norms whose squares and products are finite as `f32` in every step.
+const LARGEST_NORM: f64 = 1e18;
+
+/// Norms whose squares, and products with others, are precise as `f32`: 10^-30 is 10^4 times what 2000 products can
+/// lose by underflow. The cosine needs that, as it divides by them.
+const SMALLEST_NORM: f64 = 1e-15;
+
+/// Squared norms from here on are precise as `f32`.
+const SMALLEST_SQUARE: f64 = 1e-30;
+
+/// Error of a sum of `terms` products of `f32`, in any order, relative to the sum of their magnitudes.
+fn summing_error(terms: usize) -> f64 {
+    (terms + 64) as f64 * UNIT
+}
+
+/// A key is `base + norm |z|² - product z·w`, with `base = query |w|²`, but for the inner product, where it is
+/// `-mean·q`.
+struct Form {
+    query: f64,
+    norm: f64,
+    product: f64,
+    /// The least key there is.
+    floor: f32,
+}
+
+impl Form {
+    fn of(metric: Metric) -> Form {
+        match metric {
+            Metric::L2 => Form { query: 1.0, norm: 1.0, product: 2.0, floor: 0.0 },
+            Metric::Cosine => Form { query: 0.5, norm: 0.5, product: 1.0, floor: 0.0 },
+            Metric::InnerProduct => Form { query: 0.0, norm: 0.0, product: 1.0, floor: f32::NEG_INFINITY },
+        }
+    }
+}
+
 /// How the vectors of one index become codes.
-pub struct Space {}
+pub struct Space {
+    metric: Metric,
+    rotation: Rotation,
+    mean: Vec<f32>,
+    mean_norm: f64,
+}
 
 impl Space {
     /// `mean` has as many elements as the vectors have dimensions.
-    pub fn new(_metric: Metric, _seed: u64, _mean: Vec<f32>) -> Space {
-        todo!()
+    pub fn new(metric: Metric, seed: u64, mean: Vec<f32>) -> Space {
+        Space {
+            metric,
+            rotation: Rotation::new(mean.len(), seed),
+            mean_norm: norm_squared(&mean).sqrt(),
+            mean,
+        }
     }
 
     pub fn metric(&self) -> Metric {
-        todo!()
+        self.metric
     }
 
     pub fn mean(&self) -> &[f32] {
-        todo!()
+        &self.mean
     }
 
     /// Writes R(x - mean), x normalised first if the metric does, into `z`, which gets `padded` elements; false if the
     /// vector cannot be indexed (zero under cosine).
-    pub fn centre(&self, _x: &[f32], _z: &mut Vec<f32>) -> bool {
-        todo!()
+    ///
+    /// A vector of which the operator's cosine may be wrong, as squares of its elements are too large or too small
+    /// for `f32`, comes out in its direction, but too long for [`encode`] to say anything of it.
+    pub fn centre(&self, x: &[f32], z: &mut Vec<f32>) -> bool {
+        if !self.metric.normalises() {
+            self.rotated(x, z);
+            return true;
+        }
+        let norm = norm_squared(x).sqrt();
+        if norm == 0.0 {
+            return false;
+        }
+        self.rotated(&normalised(x, norm), z);
+        if !(SMALLEST_NORM..=LARGEST_NORM).contains(&norm) {
+            const BEYOND: f32 = 1e30;
+            z.iter_mut().for_each(|element| *element *= BEYOND);
+            if norm_squared(z).sqrt() <= LARGEST_NORM {
+                z[0] = BEYOND;
+            }
+        }
+        true
     }
 
-    pub fn query(&self, _q: &[f32]) -> Query {
-        todo!()
+    /// R(x - mean)
+    fn rotated(&self, x: &[f32], z: &mut Vec<f32>) {
+        z.clear();
+        z.extend(x.iter().zip(&self.mean).map(|(x, mean)| x - mean));
+        z.resize(padded(self.mean.len()), 0.0);
+        self.rotation.apply(z);
+    }
+
+    /// A query, which has as many elements as the mean.
+    pub fn query(&self, q: &[f32]) -> Query {
+        let form = Form::of(self.metric);
+        let q_norm = norm_squared(q).sqrt();
+        let mut w = Vec::new();
+        match self.metric {
+            Metric::L2 => self.rotated(q, &mut w),
+            Metric::Cosine => self.rotated(&normalised(q, q_norm), &mut w),
+            Metric::InnerProduct => {
+                w.extend_from_slice(q);
+                w.resize(padded(q.len()), 0.0);
+                self.rotation.apply(&mut w);
+            }
+        }
+        let norm = norm_squared(&w).sqrt();
+        let mean_product: f64 = self.mean.iter().zip(q).map(|(&x, &y)| f64::from(x) * f64::from(y)).sum();
+        let base = match self.metric {
+            Metric::InnerProduct => -mean_product,
+            _ => form.query * norm * norm,
+        };
+        let bounded = norm <= LARGEST_NORM
+            && match self.metric {
+                Metric::L2 => true,
+                Metric::Cosine => (SMALLEST_NORM..=LARGEST_NORM).contains(&q_norm),
+                Metric::InnerProduct => q_norm <= LARGEST_NORM && self.mean_norm <= LARGEST_NORM,
+            };
+        let tables = Tables::new(&w);
+        let bounds = Bounds {
+            // A NaN makes every bound the lowest.
+            base: if bounded { base as f32 } else { f32::NAN },
+            norm: form.norm as f32,
+            product: form.product as f32,
+            error: (form.product * DEVIATIONS * norm) as f32,
+            floor: form.floor,
+        };
+        let sum = w.iter().map(|&x| f64::from(x)).sum();
+        let mean_norm = self.mean_norm;
+        Query { metric: self.metric, w, tables, bounds, base, norm, sum, q_norm, mean_norm, bounded }
     }
 }
 
-/// Codes a centred vector `z` of `padded` elements with `bits` bits a dimension: `padded/8` bytes of signs (bit `i % 8`
-/// of byte `i / 8` is 1 if `z_i >= 0`), and the lower bits, `bits - 1` planes of `padded/8` bytes, plane by plane within each
-/// group of 64 dimensions.
-pub fn encode(_z: &[f32], _bits: usize, _signs: &mut [u8], _refinement: &mut [u8]) -> Factors {
-    todo!()
+/// x / |x|; zero if x is.
+fn normalised(x: &[f32], norm: f64) -> Vec<f32> {
+    let inverse = if norm == 0.0 { 0.0 } else { 1.0 / norm };
+    x.iter().map(|&x| (f64::from(x) * inverse) as f32).collect()
+}
+
+/// Codes a centred vector `z` of `padded` elements with `bits` bits a dimension: `padded/8` bytes of signs (bit `i %
+/// 8` of byte `i / 8` is 1 if `z_i >= 0`), and the lower bits, `bits - 1` planes of `padded/8` bytes, plane by plane
+/// within each group of 64 dimensions.
+///
+/// The bits are those of `c_i + (2^bits - 1) / 2`, the sign on top and the most significant plane first: c_i has the
+/// sign of z_i and one of the magnitudes 1/2, 3/2, ... up to `2^(bits-1) - 1/2`.
+pub fn encode(z: &[f32], bits: usize, signs: &mut [u8], refinement: &mut [u8]) -> Factors {
+    let norm_squared = norm_squared(z);
+    if norm_squared.is_nan() || norm_squared > LARGEST_NORM * LARGEST_NORM {
+        signs.fill(0);
+        refinement.fill(0);
+        return Factors::UNBOUNDED;
+    }
+    let Coded { absolute, scale, lost } = kernel::encode(z, bits, signs, refinement);
+    if absolute == 0.0 {
+        return Factors::zeroed();
+    }
+    let dims = z.len() as f64;
+    // The square of the cosine between z and its signs.
+    let cosine = absolute * absolute / (dims * norm_squared);
+    let variance = norm_squared * (1.0 / cosine - 1.0).max(0.0) / (dims - 1.0);
+    Factors {
+        norm_squared: norm_squared as f32,
+        rescale: (norm_squared / absolute) as f32,
+        error: variance.sqrt() as f32,
+        scale,
+        residual: (lost.sqrt() as f32).next_up(),
+    }
 }
 
 /// The vector that a code stands for, centred and rotated, into `out` of `padded` elements.
-pub fn decode(_signs: &[u8], _refinement: &[u8], _bits: usize, _factors: &Factors, _out: &mut [f32]) {
-    todo!()
+pub fn decode(signs: &[u8], refinement: &[u8], bits: usize, factors: &Factors, out: &mut [f32]) {
+    kernel::code(signs, refinement, bits, out);
+    for c in out {
+        *c *= factors.scale;
+    }
 }
 
 /// A query against the codes of an index.
-pub struct Query {}
+pub struct Query {
+    metric: Metric,
+    /// The query, centred (but not for the inner product) and rotated.
+    w: Vec<f32>,
+    tables: Tables,
+    bounds: Bounds,
+    base: f64,
+    /// |w|
+    norm: f64,
+    /// sum w_i
+    sum: f64,
+    /// |q|, before any normalisation.
+    q_norm: f64,
+    mean_norm: f64,
+    /// Small enough to say anything of distances to it.
+    bounded: bool,
+}
 
 /// What a whole code says of a distance, as keys (see [`Metric::distance`]).
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -72,21 +270,456 @@ pub struct Refined {
 
 impl Query {
     /// Probable lower bounds of the keys of all rows of a code page, from their sign bits. `codes` as in
-    /// [`crate::layout::Codes::codes`]; the factors have one element a lane, as has `out`. What is computed for a lane that is
-    /// not in use means nothing.
+    /// [`crate::layout::Codes::codes`]; the factors have one element a lane, as has `out`. What is computed for a
+    /// lane that is not in use means nothing.
     pub fn lower_bounds(
         &self,
-        _codes: &[u8],
-        _norm_squared: &[f32],
-        _rescale: &[f32],
-        _error: &[f32],
-        _out: &mut [f32],
+        codes: &[u8],
+        norm_squared: &[f32],
+        rescale: &[f32],
+        error: &[f32],
+        out: &mut [f32],
     ) {
-        todo!()
+        kernel::bounds(&self.tables, &self.bounds, codes, Columns { norm_squared, rescale, error }, out);
     }
 
     /// What the whole code says.
-    pub fn refine(&self, _signs: &[u8], _refinement: &[u8], _bits: usize, _factors: &Factors) -> Refined {
-        todo!()
+    ///
+    /// Let s c be the multiple of the code nearest to z: then z = s c + e with e at right angles to c, so that `z·w`
+    /// is `s c·w` but for at most |e| times the part of w at right angles to c.
+    pub fn refine(&self, signs: &[u8], refinement: &[u8], bits: usize, factors: &Factors) -> Refined {
+        let form = Form::of(self.metric);
+        let product = kernel::code_product(signs, refinement, bits, &self.w);
+        let product = f64::from(factors.scale) * (f64::from(product) + 0.5 * self.sum);
+        let norm_squared = f64::from(factors.norm_squared);
+        let key = self.base + form.norm * norm_squared - form.product * product;
+        let estimate = if key.is_nan() { 0.0 } else { key.clamp(form.floor.into(), f32::MAX.into()) as f32 };
+        if !self.bounded || factors.residual.is_infinite() {
+            return Refined { lower: form.floor, estimate: estimate.max(f32::MIN) };
+        }
+
+        let lower = self.rounded_distance(key - self.uncertainty(factors, product), largest_norm(factors));
+        Refined { lower: below(lower).max(form.floor), estimate }
+    }
+
+    /// How far the key of a row can be from the one computed with `product` for `z·w`.
+    fn uncertainty(&self, factors: &Factors, product: f64) -> f64 {
+        let form = Form::of(self.metric);
+        let z_squared = f64::from(factors.norm_squared) * (1.0 + 2.0 * UNIT);
+        let z_norm = largest_norm(factors);
+        // Of the sums (see `code_product`, whose terms are up to twice those of |c||w|) and of the scale.
+        let product_error = summing_error(self.w.len()) * z_norm * self.norm;
+
+        let along = (product.abs() - product_error).max(0.0);
+        let w_squared = self.norm * self.norm;
+        let across =
+            if z_squared < SMALLEST_SQUARE { w_squared } else { w_squared - along * along / z_squared };
+        // 1e-12: for the rounding of this line's f64.
+        let across = (across + 1e-12 * w_squared).max(0.0).sqrt();
+        let lost = f64::from(factors.residual) * across + product_error;
+
+        let [z_error, w_error] = [z_norm, self.norm].map(|norm| self.vector_error(norm));
+        let moved = match self.metric {
+            Metric::InnerProduct => z_error * self.norm + z_norm * w_error + z_error * w_error,
+            // (d + error)² - d², for a distance d of at most |z| + |w|; half of it for the cosine.
+            _ => form.norm * (2.0 * (z_norm + self.norm) + z_error + w_error) * (z_error + w_error),
+        };
+        form.product * lost + moved + 2.0 * UNIT * form.norm * z_squared
+    }
+
+    /// Error of a rotated vector of this norm.
+    fn vector_error(&self, norm: f64) -> f64 {
+        let normalising = if self.metric.normalises() { NORMALISING_ERROR } else { 0.0 };
+        ROTATION_ERROR * norm + normalising + UNDERFLOW
+    }
+
+    /// The least that the operator can make of a pair of vectors whose exact key is at least `key`.
+    fn rounded_distance(&self, key: f64, z_norm: f64) -> f64 {
+        let error = summing_error(self.w.len());
+        match self.metric {
+            Metric::L2 => key * (1.0 - error) - OPERATOR_UNDERFLOW,
+            // The product and both norms, those by half as much under the root.
+            Metric::Cosine => key - 3.0 * error,
+            Metric::InnerProduct => {
+                let x_norm = z_norm + self.vector_error(z_norm) + self.mean_norm;
+                // 1e-12: for the rounding of `base`, an f64.
+                key - error * x_norm * self.q_norm - 1e-12 * self.mean_norm * self.q_norm - OPERATOR_UNDERFLOW
+            }
+        }
+    }
+}
+
+/// At least |z|: the square is rounded, and vanishes if it is too small.
+fn largest_norm(factors: &Factors) -> f64 {
+    (f64::from(factors.norm_squared) * (1.0 + 2.0 * UNIT) + 1e-44).sqrt()
+}
+
+/// The next `f32` below or at `x`.
+fn below(x: f64) -> f32 {
+    let rounded = x as f32;
+    if f64::from(rounded) > x { rounded.next_down() } else { rounded }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::distance;
+    use crate::kernel::naive;
+    use crate::layout::LANES;
+    use proptest::prelude::*;
+    use proptest::test_runner::{Config, TestRunner};
+
+    const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
+
+    struct Code {
+        signs: Vec<u8>,
+        refinement: Vec<u8>,
+        factors: Factors,
+    }
+
+    fn coded(z: &[f32], bits: usize) -> Code {
+        let (mut signs, mut refinement) = (vec![0; z.len() / 8], vec![0; z.len() / 8 * (bits - 1)]);
+        let factors = encode(z, bits, &mut signs, &mut refinement);
+        Code { signs, refinement, factors }
+    }
+
+    fn bound(space: &Space, query: &Query, x: &[f32], bits: usize) -> Option<Refined> {
+        let mut z = Vec::new();
+        space.centre(x, &mut z).then(|| {
+            let code = coded(&z, bits);
+            query.refine(&code.signs, &code.refinement, bits, &code.factors)
+        })
+    }
+
+    fn operator(metric: Metric, x: &[f32], q: &[f32]) -> f64 {
+        let distance = match metric {
+            Metric::L2 => distance::l2(x, q),
+            Metric::InnerProduct => distance::negative_inner_product(x, q),
+            Metric::Cosine => distance::cosine(x, q),
+        };
+        distance.unwrap()
+    }
+
+    /// Numbers from a normal distribution.
+    fn normal(seed: u64, count: usize) -> Vec<f32> {
+        let mut state = seed;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (f64::from((state >> 33) as u32) + 0.5) / f64::from(1u32 << 31)
+        };
+        (0..count)
+            .map(|_| ((-2.0 * uniform().ln()).sqrt() * (uniform() * std::f64::consts::TAU).cos()) as f32)
+            .collect()
+    }
+
+    fn scaled(x: &[f32], by: f32) -> Vec<f32> {
+        x.iter().map(|x| (x * by).clamp(f32::MIN, f32::MAX)).collect()
+    }
+
+    /// Of rows around `mean`, and as long as those of a normal distribution.
+    fn mean_for(metric: Metric, mean: &[f32]) -> Vec<f32> {
+        if metric.normalises() { scaled(mean, 1.0 / (mean.len() as f32).sqrt()) } else { mean.to_vec() }
+    }
+
+    /// Vectors of every kind that a column can hold, as different from each other as from the usual.
+    fn vector(dims: usize) -> impl Strategy<Value = Vec<f32>> {
+        let size = prop_oneof![
+            6 => Just(1.0f32),
+            1 => (-45.0f32..38.6).prop_map(|exponent| 10f32.powf(exponent)),
+            1 => prop::sample::select(vec![1e-44, 1e-38, 1e-30, 1e-16, 1e-15, 1e15, 1e18, 1e19, 3e38]),
+        ];
+        let usual =
+            (any::<u64>(), size.clone()).prop_map(move |(seed, size)| scaled(&normal(seed, dims), size));
+        let one_hot = (0..dims, size).prop_map(move |(element, size)| {
+            let mut x = vec![0.0; dims];
+            x[element] = size;
+            x
+        });
+        let constant = (-2f32..2.0).prop_map(move |element| vec![element; dims]);
+        let bits = prop::collection::vec(
+            prop::num::f32::NORMAL | prop::num::f32::SUBNORMAL | prop::num::f32::ZERO,
+            dims,
+        );
+        prop_oneof![6 => usual, 1 => one_hot, 1 => constant, 1 => bits, 1 => Just(vec![0.0; dims])]
+    }
+
+    /// A vector near another: the other plus a vector of a size relative to its own, or the very same.
+    fn near(x: Vec<f32>) -> impl Strategy<Value = Vec<f32>> {
+        let spread = prop_oneof![Just(0.0f32), (-8.0f32..1.0).prop_map(|exponent| 10f32.powf(exponent))];
+        (any::<u64>(), spread).prop_map(move |(seed, spread)| {
+            let size = x.iter().fold(0.0f32, |a, b| a.max(b.abs()));
+            let difference = scaled(&normal(seed, x.len()), spread * size);
+            x.iter().zip(difference).map(|(x, d)| (x + d).clamp(f32::MIN, f32::MAX)).collect()
+        })
+    }
+
+    /// A row, a query and a mean, independent of each other or clustered.
+    fn triple() -> impl Strategy<Value = [Vec<f32>; 3]> {
+        let dims = prop_oneof![2 => 1usize..200, 1 => 1usize..=2000, 1 => prop::sample::select(vec![64, 384, 1024, 2000])];
+        dims.prop_flat_map(|dims| {
+            let independent = [vector(dims), vector(dims), vector(dims)];
+            let close_to_query = (vector(dims), vector(dims))
+                .prop_flat_map(|(q, mean)| (near(q.clone()), Just(q), Just(mean)).prop_map(<[_; 3]>::from));
+            let all_close = vector(dims).prop_flat_map(|mean| {
+                (near(mean.clone()), near(mean.clone()), Just(mean)).prop_map(<[_; 3]>::from)
+            });
+            prop_oneof![independent, close_to_query, all_close]
+        })
+    }
+
+    /// The operator's result is NaN if it divides by zero, or multiplies infinity; NaN sorts last.
+    fn not_above(lower: f32, metric: Metric, x: &[f32], q: &[f32]) -> bool {
+        let distance = operator(metric, x, q);
+        distance.is_nan() || metric.distance(lower) <= distance
+    }
+
+    #[test]
+    fn a_refined_bound_is_never_above_the_distance() {
+        let cases = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(500);
+        let mut runner = TestRunner::new(Config { cases, failure_persistence: None, ..Config::default() });
+        let result = runner.run(&(triple(), 1usize..=8, any::<u64>()), |([x, q, mean], bits, seed)| {
+            for metric in METRICS {
+                let space = Space::new(metric, seed, mean.clone());
+                let query = space.query(&q);
+                // The row that the operator compares with itself, too.
+                for row in [&x, &q] {
+                    let Some(refined) = bound(&space, &query, row, bits) else { continue };
+                    prop_assert!(!refined.lower.is_nan() && refined.estimate.is_finite());
+                    prop_assert!(
+                        not_above(refined.lower, metric, row, &q),
+                        "{metric:?}, {bits} bits, {} dimensions: {refined:?}, distance {}",
+                        x.len(),
+                        operator(metric, row, &q)
+                    );
+                }
+            }
+            Ok(())
+        });
+        result.unwrap();
+    }
+
+    /// The bound is of use: with 8 bits nearly the distance.
+    #[test]
+    fn a_refined_bound_is_close_to_the_distance() {
+        for metric in METRICS {
+            for (dims, seed) in [(100, 1), (384, 2), (1536, 3), (2000, 4)] {
+                let space = Space::new(metric, 7, mean_for(metric, &normal(seed, dims)));
+                let q = normal(seed + 10, dims);
+                let query = space.query(&q);
+                let size = match metric {
+                    Metric::L2 => (dims as f64).sqrt(),
+                    Metric::InnerProduct => dims as f64,
+                    Metric::Cosine => 1.0,
+                };
+                for row in 0..20 {
+                    let x = normal(seed + 20 + row, dims);
+                    let refined = bound(&space, &query, &x, 8).unwrap();
+                    let distance = operator(metric, &x, &q);
+                    let [lower, estimate] = [refined.lower, refined.estimate].map(|key| metric.distance(key));
+                    assert!(
+                        (distance - estimate).abs() < 0.004 * size,
+                        "{metric:?} {dims}: {distance} {estimate}"
+                    );
+                    assert!(distance - lower < 0.04 * size, "{metric:?} {dims}: {distance} {lower}");
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn decoded_vectors_are_within_the_residual(
+            words in 1usize..=32,
+            seed: u64,
+            exponent in -44f32..18.0,
+            bits in 1usize..=8,
+        ) {
+            let z = scaled(&normal(seed, words * 64), 10f32.powf(exponent) / (words as f32 * 64.0));
+            let Code { signs, refinement, factors } = coded(&z, bits);
+            for (i, z) in z.iter().enumerate() {
+                prop_assert_eq!(signs[i / 8] >> (i % 8) & 1 == 1, *z >= 0.0);
+            }
+            let mut decoded = vec![0.0; z.len()];
+            decode(&signs, &refinement, bits, &factors, &mut decoded);
+            let code = naive::code(&signs, &refinement, bits);
+            let mut lost = 0.0;
+            for ((z, decoded), c) in z.iter().zip(&decoded).zip(code) {
+                let exact = c * f64::from(factors.scale);
+                prop_assert_eq!(*decoded, exact as f32);
+                lost += (f64::from(*z) - exact).powi(2);
+            }
+            prop_assert!(lost.sqrt() <= f64::from(factors.residual));
+            let norm_squared = naive::inner_product(&z, &z);
+            prop_assert!((f64::from(factors.norm_squared) - norm_squared).abs() <= norm_squared * UNIT * 1.01 + 1e-45);
+            // Each bit halves what is lost of normal vectors; tiny ones have only so many bits themselves, and
+            // short ones vary.
+            if exponent > -30.0 && words >= 4 {
+                let share = lost.sqrt() / norm_squared.sqrt();
+                prop_assert!(share < [0.72, 0.45, 0.26, 0.15, 0.08, 0.042, 0.022, 0.012][bits - 1], "{}", share);
+            }
+        }
+    }
+
+    #[test]
+    fn a_vector_equal_to_the_mean() {
+        for bits in 1..=8 {
+            assert_eq!(coded(&[0.0; 128], bits).factors, Factors::zeroed());
+            for metric in METRICS {
+                let x = normal(1, 100);
+                let space = Space::new(metric, 1, normalised(&x, norm_squared(&x).sqrt()));
+                let q = normal(2, 100);
+                let refined = bound(&space, &space.query(&q), space.mean(), bits).unwrap();
+                let distance = operator(metric, space.mean(), &q);
+                let [lower, estimate] = [refined.lower, refined.estimate].map(|key| metric.distance(key));
+                assert!(lower <= distance && distance - lower < 1e-2, "{metric:?} {lower} {distance}");
+                assert!((estimate - distance).abs() < 1e-3);
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_bounded_has_the_lowest_bound() {
+        let huge = vec![1e20; 70];
+        let usual = normal(1, 70);
+        for metric in METRICS {
+            let floor = Form::of(metric).floor;
+            let space = Space::new(metric, 1, vec![0.5; 70]);
+            let tiny_or_huge = if metric == Metric::Cosine {
+                vec![huge.clone(), vec![1e-20; 70]]
+            } else {
+                vec![huge.clone()]
+            };
+            for x in tiny_or_huge {
+                let mut z = Vec::new();
+                assert!(space.centre(&x, &mut z));
+                assert!(z.iter().all(|z| z.is_finite()));
+                assert_eq!(coded(&z, 8).factors, Factors::UNBOUNDED);
+                assert_eq!(bound(&space, &space.query(&usual), &x, 8).unwrap().lower, floor);
+                assert_eq!(bound(&space, &space.query(&x), &usual, 8).unwrap().lower, floor);
+                assert_eq!(lower_bounds(&space, &space.query(&usual), std::slice::from_ref(&x)), [floor]);
+                assert_eq!(lower_bounds(&space, &space.query(&x), std::slice::from_ref(&usual)), [floor]);
+            }
+        }
+        assert_eq!(coded(&[f32::NAN; 64], 4).factors, Factors::UNBOUNDED);
+    }
+
+    #[test]
+    fn zero_vectors() {
+        let space = Space::new(Metric::Cosine, 1, vec![0.5; 70]);
+        assert!(!space.centre(&[0.0; 70], &mut Vec::new()));
+        let refined = bound(&space, &space.query(&[0.0; 70]), &normal(1, 70), 8).unwrap();
+        assert_eq!(refined.lower, 0.0);
+        for metric in [Metric::L2, Metric::InnerProduct] {
+            let space = Space::new(metric, 1, vec![0.5; 70]);
+            assert!(space.centre(&[0.0; 70], &mut Vec::new()));
+        }
+    }
+
+    /// The 1-bit bounds of rows, put into blocks as a code page has them.
+    fn lower_bounds(space: &Space, query: &Query, rows: &[Vec<f32>]) -> Vec<f32> {
+        let lanes = rows.len().next_multiple_of(LANES);
+        let bytes = padded(space.mean().len()) / 8;
+        let (mut codes, mut columns) = (vec![0; lanes * bytes], [(); 3].map(|()| vec![0.0; lanes]));
+        for (lane, x) in rows.iter().enumerate() {
+            let mut z = Vec::new();
+            assert!(space.centre(x, &mut z));
+            let Code { signs, factors, .. } = coded(&z, 1);
+            for (k, byte) in signs.into_iter().enumerate() {
+                codes[(lane / LANES * bytes + k) * LANES + lane % LANES] = byte;
+            }
+            for (column, factor) in
+                columns.iter_mut().zip([factors.norm_squared, factors.rescale, factors.error])
+            {
+                column[lane] = factor;
+            }
+        }
+        let mut out = vec![f32::NAN; lanes];
+        query.lower_bounds(&codes, &columns[0], &columns[1], &columns[2], &mut out);
+        out.truncate(rows.len());
+        out
+    }
+
+    /// 1.9 standard deviations: 2.9% of a normal distribution are beyond.
+    #[test]
+    fn one_bit_bounds_miss_few_rows() {
+        for metric in METRICS {
+            for dims in [65, 384, 1000] {
+                let mean = scaled(&normal(5, dims), 0.3);
+                let space = Space::new(metric, 3, mean_for(metric, &mean));
+                let rows: Vec<_> = (0..1000)
+                    .map(|row| normal(100 + row, dims).iter().zip(&mean).map(|(x, mean)| x + mean).collect())
+                    .collect();
+                let (mut misses, mut slack) = (0, 0.0);
+                for seed in 0..5 {
+                    let q: Vec<f32> =
+                        normal(50 + seed, dims).iter().zip(&rows[0]).map(|(x, y)| x + 0.5 * y).collect();
+                    let query = space.query(&q);
+                    for (x, lower) in rows.iter().zip(lower_bounds(&space, &query, &rows)) {
+                        let distance = operator(metric, x, &q);
+                        let lower = metric.distance(lower);
+                        misses += usize::from(lower > distance);
+                        slack += distance - lower;
+                    }
+                }
+                println!("{metric:?} {dims}: {misses} of 5000, slack {}", slack / 5000.0);
+                assert!(misses > 50 && misses < 250, "{metric:?} {dims}: {misses} of 5000 missed");
+            }
+        }
+    }
+
+    #[test]
+    fn one_bit_bounds_find_a_row_itself() {
+        for metric in METRICS {
+            for dims in [1, 3, 64, 384, 2000] {
+                let space = Space::new(metric, 3, scaled(&normal(5, dims), 0.3));
+                for row in 0..20 {
+                    let x = normal(100 + row, dims);
+                    let lower = lower_bounds(&space, &space.query(&x), std::slice::from_ref(&x))[0];
+                    let distance = operator(metric, &x, &x);
+                    assert!(
+                        f64::from(lower) <= distance + 1e-3 * distance.abs().max(1.0),
+                        "{metric:?} {dims}: {lower}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Speed: `cargo test --release -p ivf -- --ignored --nocapture speed`.
+    #[test]
+    #[ignore = "prints how fast things are"]
+    fn speed() {
+        use std::hint::black_box;
+        use std::time::Instant;
+        let time = |what: &str, rows: usize, run: &mut dyn FnMut()| {
+            let best = (0..20).map(|_| {
+                let start = Instant::now();
+                (0..200).for_each(|_| run());
+                start.elapsed().as_nanos() as f64 / 200.0 / rows as f64
+            });
+            println!("{what}: {:.1} ns", best.fold(f64::INFINITY, f64::min));
+        };
+        for dims in [384, 1536] {
+            let space = Space::new(Metric::Cosine, 1, scaled(&normal(9, dims), 0.01));
+            let (x, q) = (normal(1, dims), normal(2, dims));
+            let (query, mut z) = (space.query(&q), Vec::new());
+            time(&format!("{dims} query"), 1, &mut || drop(black_box(space.query(black_box(&q)))));
+            time(&format!("{dims} centre"), 1, &mut || assert!(space.centre(black_box(&x), &mut z)));
+            for bits in [1, 4, 8] {
+                let mut code = coded(&z, bits);
+                time(&format!("{dims} encode, {bits} bits"), 1, &mut || {
+                    black_box(encode(black_box(&z), bits, &mut code.signs, &mut code.refinement));
+                });
+                time(&format!("{dims} refine, {bits} bits"), 1, &mut || {
+                    black_box(query.refine(black_box(&code.signs), &code.refinement, bits, &code.factors));
+                });
+            }
+            let blocks = 6;
+            let (codes, column) = (vec![0x5a; blocks * LANES * z.len() / 8], vec![1.0; blocks * LANES]);
+            let mut out = column.clone();
+            time(&format!("{dims} lower bounds"), blocks * LANES, &mut || {
+                query.lower_bounds(black_box(&codes), &column, &column, &column, &mut out);
+            });
+        }
     }
 }

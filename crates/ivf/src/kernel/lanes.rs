@@ -106,7 +106,8 @@ fn cosine_products_body<const AVX512: bool>(a: &[f32], b: &[f32]) -> [f32; 3] {
         }
     });
     let [[ab, aa, bb], [more_ab, more_aa, more_bb]] = banks;
-    // black_box: else the compiler shuffles the three totals into each other, at a cost (384 dimensions: 64 ns, not 45).
+    // black_box: else the compiler shuffles the three totals into each other, at a cost (384 dimensions: 64 ns, not
+    // 45).
     let total = |one, other| total([black_box(add([one, other]))]);
     [total(ab, more_ab), total(aa, more_aa), total(bb, more_bb)]
 }
@@ -120,74 +121,15 @@ fn l1_body<const AVX512: bool>(a: &[f32], b: &[f32]) -> f32 {
     }))
 }
 
-/// Compiles a body per instruction set and makes the function that picks one at run time.
-macro_rules! per_cpu {
-    ($(#[$doc:meta])* $name:ident($($vector:ident),+) -> $out:ty, $every:ident, $body:ident) => {
-        $(#[$doc])*
-        #[inline]
-        pub fn $name($($vector: &[f32]),+) -> $out {
-            #[cfg(target_arch = "x86_64")]
-            {
-                if is_x86_feature_detected!("avx512f") {
-                    // SAFETY: this CPU has AVX-512F.
-                    return unsafe { $name::avx512($($vector),+) };
-                }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                    // SAFETY: this CPU has AVX2 and FMA.
-                    return unsafe { $name::avx2($($vector),+) };
-                }
-            }
-            $name::portable($($vector),+)
-        }
-
-        mod $name {
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx512f")]
-            pub fn avx512($($vector: &[f32]),+) -> $out {
-                super::$body::<true>($($vector),+)
-            }
-
-            #[cfg(target_arch = "x86_64")]
-            #[target_feature(enable = "avx2,fma")]
-            pub fn avx2($($vector: &[f32]),+) -> $out {
-                super::$body::<false>($($vector),+)
-            }
-
-            #[inline(never)]
-            pub fn portable($($vector: &[f32]),+) -> $out {
-                super::$body::<false>($($vector),+)
-            }
-        }
-
-        /// What every version that this CPU can run makes of the same input.
-        #[cfg(test)]
-        pub fn $every($($vector: &[f32]),+) -> Vec<(&'static str, $out)> {
-            let mut results = vec![("chosen", $name($($vector),+)), ("portable", $name::portable($($vector),+))];
-            #[cfg(target_arch = "x86_64")]
-            {
-                if is_x86_feature_detected!("avx512f") {
-                    // SAFETY: this CPU has AVX-512F.
-                    results.push(("avx512", unsafe { $name::avx512($($vector),+) }));
-                }
-                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-                    // SAFETY: this CPU has AVX2 and FMA.
-                    results.push(("avx2", unsafe { $name::avx2($($vector),+) }));
-                }
-            }
-            results
-        }
-    };
-}
-
 per_cpu!(
     /// `[a·b, a·a, b·b]`, the parts of a cosine; in one pass with AVX-512.
-    cosine_products(a, b) -> [f32; 3], cosine_products_on_every_cpu, cosine_products_body
+    cosine_products(a: &[f32], b: &[f32]) -> [f32; 3], cosine_products_versions, cosine_products_body
 );
 per_cpu!(
     /// Taxicab distance.
-    l1(a, b) -> f32, l1_on_every_cpu, l1_body
+    l1(a: &[f32], b: &[f32]) -> f32, l1_versions, l1_body
 );
 per_cpu!(
     /// Squared Euclidean norm, in `f64` and so finite for every vector.
-    norm_squared(a) -> f64, norm_squared_on_every_cpu, norm_squared_body
+    norm_squared(a: &[f32]) -> f64, norm_squared_versions, norm_squared_body
 );

@@ -1,13 +1,24 @@
 //! Exact distance kernels over two slices of equal length.
 //!
 //! `simsimd` has no taxicab distance, and its cosine is approximate and does not tell a zero vector: [`lanes`] has
-//! those. Sums are `f32`, as in pgvector: a sum beyond the `f32` range is infinite, and parallel vectors are at a cosine
-//! distance of exactly 0 more often than they would be with wider sums. [`naive`] holds the scalar twin of each.
+//! those. Sums are `f32`, as in pgvector: a sum beyond the `f32` range is infinite, and parallel vectors are at a
+//! cosine distance of exactly 0 more often than they would be with wider sums. [`naive`] holds the scalar twin of
+//! each.
 
+#[macro_use]
+mod cpu;
+mod encode;
+mod fastscan;
+mod hadamard;
 mod lanes;
 pub mod naive;
+mod refine;
 
+pub use encode::{Coded, encode};
+pub use fastscan::{Bounds, Columns, Tables, bounds};
+pub use hadamard::rotate;
 pub use lanes::{cosine_products, l1, norm_squared};
+pub use refine::{code, code_product};
 use simsimd::SpatialSimilarity;
 
 /// Squared Euclidean distance, by `simsimd`.
@@ -56,16 +67,19 @@ mod tests {
             let fast = inner_product(&a, &b);
             prop_assert!(close(fast, exact, magnitude, n), "{fast} {exact}");
             let exact = naive::inner_product(&a, &a);
-            for (name, fast) in lanes::norm_squared_on_every_cpu(&a) {
+            for (name, kernel) in lanes::norm_squared_versions() {
+                let fast = kernel(&a);
                 prop_assert!((fast - exact).abs() <= exact * n as f64 * f64::EPSILON, "{name}: {fast} {exact}");
             }
             let exact = naive::l1(&a, &b);
-            for (name, fast) in lanes::l1_on_every_cpu(&a, &b) {
+            for (name, kernel) in lanes::l1_versions() {
+                let fast = kernel(&a, &b);
                 prop_assert!(close(fast, exact, exact, n), "{name}: {fast} {exact}");
             }
             let exact = naive::cosine_products(&a, &b);
             let magnitudes = [magnitude, exact[1], exact[2]];
-            for (name, fast) in lanes::cosine_products_on_every_cpu(&a, &b) {
+            for (name, kernel) in lanes::cosine_products_versions() {
+                let fast = kernel(&a, &b);
                 for i in 0..3 {
                     prop_assert!(close(fast[i], exact[i], magnitudes[i], n), "{name}: {fast:?} {exact:?}");
                 }
