@@ -170,8 +170,8 @@ pub fn search(table: &str, metric: Metric, query: &[f32], rest: &str) -> String 
     format!("SELECT id, v {operator} '{query}' FROM {table} ORDER BY v {operator} '{query}' {rest}")
 }
 
-/// The answers are the same but for the order of rows at equal distances and, when there is a LIMIT, but for which of the
-/// rows at the last distance are there.
+/// The answers are the same but for the order of rows at equal distances and, when there is a LIMIT, but for which of
+/// the rows at the last distance are there.
 #[track_caller]
 pub fn assert_same_answer(exact: &[Found], answer: &[Found], limited: bool, what: &str) {
     let distances = |rows: &[Found]| rows.iter().map(|row| row.distance.to_bits()).collect::<Vec<_>>();
@@ -227,8 +227,8 @@ pub fn problems(client: &mut Client, index: &str) -> Vec<String> {
     rows(client, &format!("SELECT * FROM ivf_check('{index}')")).concat()
 }
 
-/// The index is well formed, and a scan of all of it gives every row that it is to hold, once, in the order of distance.
-/// `rows` is the condition of the rows that it is to hold, after WHERE.
+/// The index is well formed, and a scan of all of it gives every row that it is to hold, once, in the order of
+/// distance. `condition` is that of the rows that it is to hold, after WHERE.
 #[track_caller]
 pub fn assert_sound(client: &mut Client, index: &str, table: &str, metric: Metric, condition: &str) {
     assert_eq!(problems(client, index), [""; 0], "ivf_check('{index}')");
