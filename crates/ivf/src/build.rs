@@ -1,12 +1,14 @@
 //! Building an index: train on a sample, encode the rows, sort them by list (the caller), write the pages once.
 
-use crate::kmeans::{Assigner, KMeans, Nearest};
+use std::cell::RefCell;
+
+use crate::kmeans::{Assigner, KMeans};
 use crate::layout::{
     CodesMut, DIRECTORY, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, Page, PageKind, Row, Tid,
 };
 use crate::metric::Metric;
 use crate::quantize::{Space, decode, encode};
-use crate::rotate::padded;
+use crate::rotate::{Rotation, padded};
 use crate::store::{Block, PageSink};
 
 /// Of the rotation and of k-means: builds can be repeated. Any number does.
@@ -66,8 +68,8 @@ pub struct Trained {
     options: Options,
     geometry: Geometry,
     space: Space,
-    /// Over the rotated vectors.
-    assigner: Assigner,
+    /// Over the rotated vectors. It writes to its own memory as it works.
+    assigner: RefCell<Assigner>,
     /// What [`Metric::InnerProduct`] adds to a centred vector before its centroid is sought: the rotated mean.
     uncentre: Option<Vec<f32>>,
     /// Encoded rows of the directory, without TIDs, one for each list.
@@ -87,8 +89,11 @@ impl Trained {
         }
         let mean = mean_of(&sample, dims);
         let mut length = 1.0;
-        if metric == Metric::InnerProduct {
-            length = normalise_rows(&mut sample, dims);
+        match metric {
+            Metric::InnerProduct => length = normalise_rows(&mut sample, dims),
+            // Sums of products lose less around the origin.
+            Metric::L2 => sample.chunks_exact_mut(dims).for_each(|row| subtract(row, &mean)),
+            Metric::Cosine => {}
         }
         let k_means = KMeans { lists, dims, spherical: metric.spherical(), seed: SEED };
         let mut centroids = k_means.train(&sample, check_interrupts)?;
@@ -98,11 +103,15 @@ impl Trained {
             // which are relative to the mean, are as precise as the rows'.
             centroids.iter_mut().for_each(|x| *x *= length);
         }
+        if metric != Metric::L2 {
+            centroids.chunks_exact_mut(dims).for_each(|centroid| subtract(centroid, &mean));
+        }
         let space = Space::new(metric, SEED, mean);
         Ok(Trained::encode_centroids(*options, space, &centroids))
     }
 
     /// Keeps the centroids as the directory's codes say them: a row goes to the list that a scan for it looks at first.
+    /// `centroids` are centred.
     fn encode_centroids(options: Options, space: Space, centroids: &[f32]) -> Trained {
         let directory = Geometry::new(options.dims, DIRECTORY_BITS);
         let uncentre = (options.metric == Metric::InnerProduct).then(|| {
@@ -110,6 +119,7 @@ impl Trained {
             space.centre(&vec![0.0; options.dims], &mut origin);
             origin.iter().map(|x| -x).collect::<Vec<f32>>()
         });
+        let rotation = Rotation::new(options.dims, SEED);
         let mut z = Vec::new();
         let mut decoded = vec![0.0; directory.padded];
         let mut signs = vec![0; directory.sign_bytes()];
@@ -117,10 +127,10 @@ impl Trained {
         let mut encoded: Vec<Vec<u8>> = Vec::new();
         let mut matrix = Vec::with_capacity(centroids.len() / options.dims * directory.padded);
         for centroid in centroids.chunks_exact(options.dims) {
-            if !space.centre(centroid, &mut z) {
-                z.clear();
-                z.resize(directory.padded, 0.0);
-            }
+            z.clear();
+            z.extend_from_slice(centroid);
+            z.resize(directory.padded, 0.0);
+            rotation.apply(&mut z);
             let factors = encode(&z, DIRECTORY_BITS, &mut signs, &mut refinement);
             let mut row = Vec::with_capacity(directory.row_bytes());
             Row { tid: Tid::new(0, 0), factors, signs: &signs, refinement: &refinement }.write(&mut row);
@@ -131,12 +141,15 @@ impl Trained {
             matrix.extend_from_slice(&decoded);
             encoded.push(row);
         }
-        let nearest = if uncentre.is_some() { Nearest::InnerProduct } else { Nearest::L2 };
+        let mut assigner = Assigner::new(matrix, directory.padded);
+        if uncentre.is_some() {
+            assigner.by_inner_product();
+        }
         Trained {
             options,
             geometry: Geometry::new(options.dims, options.bits),
             space,
-            assigner: Assigner::new(matrix, directory.padded, nearest),
+            assigner: RefCell::new(assigner),
             uncentre,
             centroids: encoded,
         }
@@ -170,6 +183,10 @@ fn normalise_rows(rows: &mut Vec<f32>, dims: usize) -> f32 {
     }
 }
 
+fn subtract(row: &mut [f32], mean: &[f32]) {
+    row.iter_mut().zip(mean).for_each(|(x, m)| *x -= m);
+}
+
 /// The mean of all rows, zero without rows.
 fn mean_of(rows: &[f32], dims: usize) -> Vec<f32> {
     let mut sums = vec![0.0; dims];
@@ -196,7 +213,9 @@ pub struct Encoder<'a> {
 }
 
 /// Rows whose lists are sought together: enough for the matrix multiplication to run at speed.
-const BATCH: usize = 256;
+const BATCH: usize = 512;
+/// Multiplications of one batch at most, as it cannot be interrupted: some 50 ms with AVX2.
+const BATCH_WORK: usize = 1 << 31;
 
 impl<'a> Encoder<'a> {
     pub fn new(trained: &'a Trained) -> Encoder<'a> {
@@ -229,13 +248,15 @@ impl<'a> Encoder<'a> {
 
     /// It is time to [drain](Encoder::drain).
     pub fn is_full(&self) -> bool {
-        self.tids.len() >= BATCH
+        let work = self.tids.len() * self.trained.lists() * self.trained.geometry.padded;
+        self.tids.len() >= BATCH || work >= BATCH_WORK
     }
 
     /// Hands over the rows taken so far: the number of the list, and the encoded row.
     pub fn drain<E>(&mut self, mut take: impl FnMut(u32, &[u8]) -> Result<(), E>) -> Result<(), E> {
         let Trained { geometry, assigner, uncentre, .. } = self.trained;
         self.lists.clear();
+        let mut assigner = assigner.borrow_mut();
         match uncentre {
             None => assigner.assign(&self.vectors, &mut self.lists),
             Some(mean) => {
