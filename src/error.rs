@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io::ErrorKind;
 
+use ivf::store::IndexError;
 use ivf::vector::VectorError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode as Code, pg_sys};
@@ -55,6 +56,44 @@ pub enum Error {
         max_tokens: usize,
     },
     Trigger(TriggerError),
+    Ivf(IvfError),
+}
+
+/// What an `ivf` index can refuse.
+#[derive(Debug)]
+pub enum IvfError {
+    /// Its pages cannot be understood.
+    Unreadable {
+        name: String,
+        error: IndexError,
+    },
+    /// The column's type is `vector`, not `vector(n)`, and no row tells what an expression returns.
+    NoDimensions {
+        on_expression: bool,
+    },
+    TooManyDimensions,
+    /// `maintenance_work_mem` is too small; in bytes.
+    Memory {
+        needed: usize,
+        available: usize,
+    },
+    /// The memory that `maintenance_work_mem` allows is not there; in bytes.
+    OutOfMemory {
+        wanted: usize,
+    },
+    /// The operator class's support function does not tell a metric.
+    NoMetric,
+    NoOrder,
+    NotMvcc,
+    NotAnIndex {
+        name: String,
+    },
+    /// An argument that is to be 1..=limit.
+    OutOfBounds {
+        name: &'static str,
+        value: i32,
+        limit: i32,
+    },
 }
 
 /// How `embed_trigger` can be misused.
@@ -83,6 +122,12 @@ impl From<VectorError> for Error {
 impl From<embedder::Error> for Error {
     fn from(error: embedder::Error) -> Self {
         Error::Embedder(error)
+    }
+}
+
+impl From<IvfError> for Error {
+    fn from(error: IvfError) -> Self {
+        Error::Ivf(error)
     }
 }
 
@@ -205,6 +250,7 @@ impl From<Error> for ErrorReport {
             )
             .set_hint("Split the text, or set pg_embed.on_truncate to ignore what does not fit."),
             Error::Trigger(e) => trigger_report(e),
+            Error::Ivf(e) => ivf_report(e),
         }
     }
 }
@@ -247,6 +293,65 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
             .set_detail(presentable(reason))
             .set_hint("pg_embed needs ONNX Runtime 1.28; \"make install\" brings it."),
         E::Tokenize(_) | E::Run { .. } => report(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message),
+    }
+}
+
+fn ivf_report(error: IvfError) -> ErrorReport {
+    use IvfError as E;
+    match error {
+        E::Unreadable { name, error } => {
+            let message = match &error {
+                IndexError::Version(version) => {
+                    format!(
+                        "index \"{name}\" has format version {version}, which is not the one of this pg_embed"
+                    )
+                }
+                IndexError::Corrupt { block, problem } => {
+                    format!("index \"{name}\" is corrupt: block {block} {problem}")
+                }
+            };
+            report(Code::ERRCODE_INDEX_CORRUPTED, message)
+                .set_hint(presentable(format!("REINDEX INDEX {name}")))
+        }
+        E::NoDimensions { on_expression } => {
+            let report = report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions");
+            if on_expression {
+                report.set_hint(
+                    "Cast the expression to a type with dimensions, such as ((embed(...))::vector(384)).",
+                )
+            } else {
+                report.set_hint("Give the column a type with dimensions, such as vector(384).")
+            }
+        }
+        E::TooManyDimensions => report(
+            Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!("column cannot have more than {} dimensions for ivf index", ivf::layout::MAX_DIMENSIONS),
+        ),
+        E::Memory { needed, available } => {
+            const MB: usize = 1024 * 1024;
+            let (needed, available) = (needed / MB + 1, available / MB);
+            report(
+                Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+                format!("memory required is {needed} MB, maintenance_work_mem is {available} MB"),
+            )
+        }
+        E::OutOfMemory { wanted } => report(Code::ERRCODE_OUT_OF_MEMORY, "out of memory")
+            .set_detail(format!("Failed on request of size {wanted} for the sample of an ivf index.")),
+        E::NoMetric => report(
+            Code::ERRCODE_INVALID_OBJECT_DEFINITION,
+            "support function 1 of the operator class is none of access method ivf",
+        ),
+        E::NoOrder => report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "cannot scan ivf index without order"),
+        E::NotMvcc => {
+            report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "non-MVCC snapshots are not supported with ivf")
+        }
+        E::NotAnIndex { name } => {
+            report(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not an ivf index"))
+        }
+        E::OutOfBounds { name, value, limit } => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{name} must be between 1 and {limit}, not {value}"),
+        ),
     }
 }
 

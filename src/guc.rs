@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, PostgresGucEnum, pg_sys};
 
 use crate::embed::text;
+use crate::index::MAX_LISTS;
 
 type TextSetting = GucSetting<Option<CString>>;
 
@@ -17,6 +18,9 @@ static ONNXRUNTIME_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Ignore);
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
+static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
+static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::Relaxed);
+static MAX_PROBES: GucSetting<i32> = GucSetting::<i32>::new(MAX_LISTS);
 
 /// What happens when a text is longer than its model's maximum.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
@@ -27,6 +31,20 @@ pub enum OnTruncate {
     Notice,
     #[name = c"error"]
     Error,
+}
+
+/// What a scan of an ivf index does when the executor wants more rows than the probed lists hold.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum IterativeScan {
+    #[name = c"off"]
+    Off,
+    /// Goes on to further lists; their rows may be nearer than some that were returned.
+    #[name = c"relaxed"]
+    Relaxed,
+    /// pgvector's word for it.
+    #[name = c"relaxed_order"]
+    #[hidden = true]
+    RelaxedOrder,
 }
 
 /// Whether Postgres knows the settings.
@@ -108,12 +126,42 @@ fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    // SAFETY: a NUL-terminated prefix, which Postgres copies.
-    unsafe {
-        #[cfg(feature = "pg14")]
-        pg_sys::EmitWarningsOnPlaceholders(c"pg_embed".as_ptr());
-        #[cfg(not(feature = "pg14"))]
-        pg_sys::MarkGUCPrefixReserved(c"pg_embed".as_ptr());
+    GucRegistry::define_int_guc(
+        c"ivf.probes",
+        c"Lists that a scan of an ivf index reads before it returns the first row.",
+        c"More find more of the nearest rows, and take longer; 0 chooses by the number of lists.",
+        &PROBES,
+        0,
+        MAX_LISTS,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
+    );
+    GucRegistry::define_enum_guc(
+        c"ivf.iterative_scan",
+        c"Whether a scan of an ivf index goes on to further lists when a query wants more rows: relaxed or off.",
+        c"The rows of further lists may be nearer than some that were returned before.",
+        &ITERATIVE_SCAN,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
+    );
+    GucRegistry::define_int_guc(
+        c"ivf.max_probes",
+        c"Lists that a scan of an ivf index reads at most.",
+        c"Bounds what a query with a condition that few rows satisfy can cost.",
+        &MAX_PROBES,
+        1,
+        MAX_LISTS,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
+    );
+    for prefix in [c"pg_embed", c"ivf"] {
+        // SAFETY: a NUL-terminated prefix, which Postgres copies.
+        unsafe {
+            #[cfg(feature = "pg14")]
+            pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
+            #[cfg(not(feature = "pg14"))]
+            pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
+        }
     }
 }
 
@@ -143,6 +191,22 @@ pub fn on_truncate() -> OnTruncate {
 pub fn cache_size() -> usize {
     ensure_defined();
     CACHE_SIZE.get() as usize
+}
+
+/// 0 stands for the engine's choice.
+pub fn probes() -> usize {
+    ensure_defined();
+    PROBES.get() as usize
+}
+
+pub fn iterative_scan() -> IterativeScan {
+    ensure_defined();
+    ITERATIVE_SCAN.get()
+}
+
+pub fn max_probes() -> usize {
+    ensure_defined();
+    MAX_PROBES.get() as usize
 }
 
 /// `pg_config --sharedir` of the running server, wherever it was moved.

@@ -8,12 +8,14 @@ use pgrx::prelude::*;
 mod embed;
 mod error;
 mod guc;
+mod index;
 mod vector;
 
 pg_module_magic!();
 
 extension_sql_file!("../sql/vector.sql", name = "vector");
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["vector"]);
+extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
 
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

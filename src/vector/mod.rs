@@ -10,4 +10,4 @@ mod io;
 mod operators;
 mod typmod;
 
-pub use datum::{MAX_DIMENSIONS, VectorBuf};
+pub use datum::{MAX_DIMENSIONS, Vector, VectorBuf};

@@ -524,6 +524,36 @@ fn damage_is_an_error_and_is_found() {
 }
 
 #[test]
+fn random_damage_never_panics_nor_loops() {
+    let mut numbers = Numbers(18);
+    let all = numbers.clustered(400, 40, 3);
+    for _ in 0..400 {
+        let bits = 1 + numbers.below(8);
+        let mut table = Table::build(&all, 40, Metric::L2, bits, 4);
+        let dead: HashSet<Tid> = table.rows.keys().copied().filter(|tid| tid.offset % 2 == 0).collect();
+        table.delete(&dead);
+        for _ in 0..4 {
+            let block = numbers.below(table.store.blocks().unwrap() as usize) as u32;
+            // Half of it where headers, links and masks are.
+            let end = if numbers.below(2) == 0 { 200 } else { 8160 };
+            let offset = numbers.below(end);
+            let bytes = numbers.next().to_ne_bytes();
+            table.store.damage(block, offset, &bytes[..1 + numbers.below(8)]);
+        }
+        let _ = check(&table.store, 10, 1 << 20);
+        let _ = info(&table.store);
+        for options in [probes(1), probes(4)] {
+            let mut scan = table.scan(Some(&all[0]), options);
+            while let Ok(Some(_)) = scan.next(&table.store) {}
+        }
+        for (number, vector) in (70_000..).zip(&all[..200]) {
+            let _ = insert(&table.store, &table.index, tid(number), vector);
+        }
+        let _ = bulk_delete(&table.store, &table.index, &mut |_| true);
+    }
+}
+
+#[test]
 fn ordered_by_estimate_the_answer_is_nearly_right() {
     let all = Numbers(17).clustered(2000, 64, 40);
     let table = Table::build(&all[..1900], 64, Metric::Cosine, 8, 10);

@@ -1,0 +1,241 @@
+//! `ambuild` and `ambuildempty`: train on a sample, encode every row, sort by list, write each list once.
+
+use std::convert::Infallible;
+use std::ffi::CStr;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ivf::build::{self, Encoder, Trained, Writer};
+use ivf::index::Index;
+use ivf::store::IndexError;
+use pgrx::pg_sys::ForkNumber::{INIT_FORKNUM, MAIN_FORKNUM};
+use pgrx::{pg_guard, pg_sys};
+
+use super::page::{NewFork, Pages};
+use super::rows::Source;
+use super::sample::{Plan, Sample, check_dimensions, check_limit};
+use super::sort::Sort;
+use super::{COLUMN, OfIndex, check_interrupts, metric_of, options};
+use crate::error::{Error, IvfError, OrRaise};
+
+/// Pages of the table that are read first, to learn how many rows there are.
+const FIRST_BLOCKS: u32 = 16;
+/// Rows among them that are enough to tell: their number is then known within some 5 %.
+const FIRST_ROWS: u64 = 400;
+/// Rows between two reports of progress: a report takes as long as a hundredth of this many rows.
+const REPORT_ROWS: i64 = 1024;
+
+/// What a build is doing, for `pg_stat_progress_create_index`.
+#[derive(Clone, Copy)]
+#[repr(i64)]
+pub enum Phase {
+    /// Postgres's own number.
+    Initialize = pg_sys::PROGRESS_CREATEIDX_SUBPHASE_INITIALIZE as i64,
+    Sample,
+    Train,
+    Assign,
+    Load,
+}
+
+impl Phase {
+    pub fn name(number: i64) -> Option<&'static CStr> {
+        [
+            (Phase::Initialize, c"initializing"),
+            (Phase::Sample, c"sampling"),
+            (Phase::Train, c"training"),
+            (Phase::Assign, c"assigning tuples"),
+            (Phase::Load, c"loading tuples"),
+        ]
+        .into_iter()
+        .find_map(|(phase, name)| (phase as i64 == number).then_some(name))
+    }
+
+    fn start(self) {
+        report(pg_sys::PROGRESS_CREATEIDX_SUBPHASE, self as i64);
+    }
+}
+
+fn report(parameter: u32, value: i64) {
+    // SAFETY: a parameter of CREATE INDEX's progress.
+    unsafe { pg_sys::pgstat_progress_update_param(parameter as i32, value) }
+}
+
+/// `ambuild`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn build(
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    info: *mut pg_sys::IndexInfo,
+) -> *mut pg_sys::IndexBuildResult {
+    // SAFETY: Postgres passes an open table, a new and empty index on it, and what belongs to them.
+    unsafe {
+        let source = Source { heap, index, info };
+        let (options, sample) = prepare(&source).or_raise();
+        Phase::Train.start();
+        let trained = Trained::train(&options, sample, &mut check_interrupts).or_raise_for(index);
+        let (heap_tuples, index_tuples) = load(&source, &options, &trained);
+        let result =
+            pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast::<pg_sys::IndexBuildResult>();
+        (*result).heap_tuples = heap_tuples;
+        (*result).index_tuples = index_tuples;
+        result
+    }
+}
+
+/// What the index will be like, and the vectors to train on.
+///
+/// # Safety
+/// As for [`Source::for_each`].
+unsafe fn prepare(source: &Source) -> Result<(build::Options, Vec<f32>), Error> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let memory = maintenance_work_mem() as usize * 1024;
+        let declared = declared_dimensions(source.index);
+        if let Some(dims) = declared {
+            check_limit(dims)?;
+        } else if !super::is_on_expression(source.index) {
+            return Err(IvfError::NoDimensions { on_expression: false }.into());
+        }
+        Phase::Sample.start();
+        let survey = survey(source, declared, memory / 4);
+        let dims = declared.or(survey.dims).ok_or(IvfError::NoDimensions { on_expression: true })?;
+        check_limit(dims)?;
+
+        let rows = survey.rows_of_table();
+        let options = options::Options::of(source.index);
+        let lists = options.lists.unwrap_or_else(|| build::default_lists(rows));
+        let options = build::Options { dims, bits: options.bits, metric: metric_of(source.index)?, lists };
+        let wanted = build::sample_rows(&options, rows, memory)
+            .map_err(|needed| IvfError::Memory { needed, available: memory })?;
+        if survey.has_whole_table() && survey.rows <= wanted as u64 {
+            return Ok((options, survey.vectors));
+        }
+        // A whole page a sample row would read more of a table of short rows than it has to.
+        let blocks = (wanted as f64 / survey.density().max(f64::MIN_POSITIVE)).ceil() as u32;
+        drop(survey);
+        let plan = Plan { blocks, rows: wanted, bytes: memory };
+        Ok((options, Sample::take(source, Some(dims), plan).vectors))
+    }
+}
+
+/// A first sample that tells the number of rows (the planner's statistics may be missing, and do not know an index's
+/// condition), and the dimensions where no type says them.
+///
+/// # Safety
+/// As for [`Source::for_each`].
+unsafe fn survey(source: &Source, dims: Option<usize>, bytes: usize) -> Sample {
+    let mut blocks = FIRST_BLOCKS;
+    loop {
+        // SAFETY: the caller's promise.
+        let sample = unsafe { Sample::take(source, dims, Plan { blocks, rows: usize::MAX, bytes }) };
+        if sample.rows >= FIRST_ROWS || sample.read_whole_table() {
+            return sample;
+        }
+        // Few rows a page, or few that are in a partial index.
+        blocks = blocks.saturating_mul(8);
+    }
+}
+
+/// Writes the index. Returns the rows of the table, and those of the index.
+///
+/// # Safety
+/// As for [`Source::for_each`].
+unsafe fn load(source: &Source, options: &build::Options, trained: &Trained) -> (f64, f64) {
+    Phase::Assign.start();
+    // Centroids, once as they are and once as the matrix multiplication wants them.
+    let used = 2 * trained.lists() * options.dims * size_of::<f32>();
+    let memory = maintenance_work_mem();
+    let rest = memory - i32::try_from(used / 1024).unwrap_or(memory);
+    let mut sort = Sort::new(rest.max(memory / 4));
+    let mut encoder = Encoder::new(trained);
+    let mut rows: i64 = 0;
+    let mut drain = |encoder: &mut Encoder| {
+        let Ok(()) = encoder.drain(|list, row| {
+            rows += 1;
+            sort.push(list, row);
+            Ok::<(), Infallible>(())
+        });
+    };
+    // SAFETY: the caller's promise.
+    let heap_tuples = unsafe {
+        source.for_each(|row| {
+            let vector = row.vector();
+            check_dimensions(options.dims, vector.len()).or_raise();
+            encoder.push(row.tid, &vector);
+            if encoder.is_full() {
+                drain(&mut encoder);
+            }
+        })
+    };
+    drain(&mut encoder);
+    drop(encoder);
+    sort.sort();
+
+    Phase::Load.start();
+    report(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, rows);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut fork = NewFork::of(source.index, MAIN_FORKNUM);
+        let index_tuples = write(&mut fork, trained, &mut sort).or_raise_for(source.index);
+        fork.finish();
+        (heap_tuples, index_tuples as f64)
+    }
+}
+
+fn write(fork: &mut NewFork, trained: &Trained, sort: &mut Sort) -> Result<u64, IndexError> {
+    let mut writer = Writer::new(fork, trained)?;
+    let mut done = 0;
+    while let Some((list, row)) = sort.next() {
+        writer.push(list, row)?;
+        done += 1;
+        if done % REPORT_ROWS == 0 {
+            report(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, done);
+        }
+    }
+    report(pg_sys::PROGRESS_CREATEIDX_TUPLES_DONE, done);
+    writer.finish(now())
+}
+
+/// `ambuildempty`: what an unlogged index is reset to after a crash. It is asked for when the index itself has been built,
+/// which knows the dimensions.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn build_empty(index: pg_sys::Relation) {
+    // SAFETY: Postgres passes an open index whose initial fork is empty.
+    unsafe {
+        let built = Index::open(&Pages::of(index)).or_raise_for(index);
+        let options = build::Options {
+            dims: built.geometry.dims,
+            bits: built.geometry.bits,
+            metric: built.space.metric(),
+            lists: 1,
+        };
+        let trained = Trained::train(&options, Vec::new(), &mut check_interrupts).or_raise_for(index);
+        let mut fork = NewFork::of(index, INIT_FORKNUM);
+        Writer::new(&mut fork, &trained).and_then(|writer| writer.finish(now())).or_raise_for(index);
+        fork.finish();
+    }
+}
+
+/// The dimensions of the column's type, `vector(n)`; `None` for `vector`.
+///
+/// # Safety
+/// `index` is an open index.
+unsafe fn declared_dimensions(index: pg_sys::Relation) -> Option<usize> {
+    let (mut datatype, mut typmod, mut collation) = (pg_sys::InvalidOid, -1, pg_sys::InvalidOid);
+    // SAFETY: the caller's promise.
+    unsafe {
+        let column = COLUMN as pg_sys::AttrNumber;
+        pg_sys::get_atttypetypmodcoll((*index).rd_id, column, &mut datatype, &mut typmod, &mut collation);
+    }
+    usize::try_from(typmod).ok()
+}
+
+/// In KiB.
+fn maintenance_work_mem() -> i32 {
+    // SAFETY: reads a setting.
+    unsafe { pg_sys::maintenance_work_mem }
+}
+
+/// Microseconds since 1970.
+fn now() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
+}

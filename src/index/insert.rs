@@ -1,0 +1,54 @@
+//! `aminsert`
+
+use ivf::index::Index;
+use ivf::insert;
+use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
+
+use super::page::Pages;
+use super::sample::check_dimensions;
+use super::{OfIndex, to_tid};
+use crate::error::OrRaise;
+use crate::vector::Vector;
+
+/// `aminsert`; NULL is not indexed. Never says that the row is unique, which nobody asks.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn insert(
+    index: pg_sys::Relation,
+    values: *mut pg_sys::Datum,
+    nulls: *mut bool,
+    heap_tid: pg_sys::ItemPointer,
+    _heap: pg_sys::Relation,
+    _check_unique: pg_sys::IndexUniqueCheck::Type,
+    _index_unchanged: bool,
+    info: *mut pg_sys::IndexInfo,
+) -> bool {
+    // SAFETY: Postgres passes an open index and one value for its column, which is a `vector`.
+    unsafe {
+        if *nulls {
+            return false;
+        }
+        let pages = Pages::of(index);
+        let opened = opened(index, &pages, info);
+        let vector = Vector::detoast(*values);
+        check_dimensions(opened.geometry.dims, vector.len()).or_raise();
+        insert::insert(&pages, opened, to_tid(*heap_tid), &vector).or_raise_for(index);
+    }
+    false
+}
+
+/// The index as the statement's first row opened it.
+///
+/// # Safety
+/// As for `aminsert`.
+unsafe fn opened<'a>(index: pg_sys::Relation, pages: &Pages, info: *mut pg_sys::IndexInfo) -> &'a Index {
+    // SAFETY: the caller's promise. Nobody but us uses `ii_AmCache`; what it points to is dropped with the memory context
+    // that `info` is in, which outlives the call.
+    unsafe {
+        let cache = &mut (*info).ii_AmCache;
+        if cache.is_null() {
+            let opened = Index::open(pages).or_raise_for(index);
+            *cache = PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(opened).cast();
+        }
+        &*cache.cast::<Index>()
+    }
+}

@@ -1,0 +1,112 @@
+//! The access method `ivf`: Postgres's side of the index in `crates/ivf`.
+//!
+//! One file a verb of the access method; [`page`] holds the guards over Postgres's buffers that the engine works on.
+
+mod build;
+mod cost;
+mod handler;
+mod insert;
+mod inspect;
+mod options;
+mod page;
+mod rows;
+mod sample;
+mod scan;
+mod sort;
+mod vacuum;
+mod validate;
+
+pub use options::MAX_LISTS;
+
+use std::ffi::CStr;
+
+use ivf::layout::{Page, Tid};
+use ivf::metric::Metric;
+use ivf::store::IndexError;
+use pgrx::pg_sys;
+
+use crate::error::{Error, IvfError, quotable};
+
+/// The one column of an index.
+const COLUMN: usize = 1;
+/// The operator that an index can order by.
+const DISTANCE_STRATEGY: u16 = 1;
+/// The support function that tells the metric.
+const METRIC_FUNCTION: u16 = 1;
+
+// A page of the engine fills what Postgres leaves of a block, and a float8 is passed by value.
+const _: () = assert!(pg_sys::BLCKSZ as usize == page::HEADER_BYTES + size_of::<Page>());
+const _: () = assert!(size_of::<Tid>() == size_of::<pg_sys::ItemPointerData>());
+const _: () = assert!(size_of::<pg_sys::Datum>() == size_of::<f64>());
+
+/// The name of a relation, to show it.
+///
+/// # Safety
+/// `relation` is open.
+unsafe fn name_of(relation: pg_sys::Relation) -> String {
+    // SAFETY: the caller's promise; a name ends in a NUL.
+    quotable(unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) })
+}
+
+/// What can be done with a result of the engine, for which it needs the name of the index.
+trait OfIndex<T> {
+    /// Raises the error.
+    ///
+    /// # Safety
+    /// `index` is open.
+    unsafe fn or_raise_for(self, index: pg_sys::Relation) -> T;
+}
+
+impl<T> OfIndex<T> for Result<T, IndexError> {
+    #[inline]
+    unsafe fn or_raise_for(self, index: pg_sys::Relation) -> T {
+        self.unwrap_or_else(|error| {
+            // SAFETY: the caller's promise.
+            let name = unsafe { name_of(index) };
+            Error::from(IvfError::Unreadable { name, error }).raise()
+        })
+    }
+}
+
+/// What the index's operator class orders by, as its support function says.
+///
+/// # Safety
+/// `index` is an open index of this access method.
+unsafe fn metric_of(index: pg_sys::Relation) -> Result<Metric, Error> {
+    // SAFETY: the caller's promise; amvalidate and CREATE OPERATOR CLASS see to the function's signature.
+    let stored = unsafe {
+        let function = pg_sys::index_getprocid(index, COLUMN as pg_sys::AttrNumber, METRIC_FUNCTION);
+        if function == pg_sys::InvalidOid {
+            return Err(IvfError::NoMetric.into());
+        }
+        pg_sys::OidFunctionCall0Coll(function, pg_sys::InvalidOid)
+    };
+    Metric::from_stored(stored.value() as u32).ok_or_else(|| IvfError::NoMetric.into())
+}
+
+/// The indexed value is computed, not a column of the table.
+///
+/// # Safety
+/// `index` is an open index.
+unsafe fn is_on_expression(index: pg_sys::Relation) -> bool {
+    // SAFETY: the caller's promise; an index has at least one column.
+    unsafe { *(*(*index).rd_index).indkey.values.as_ptr() == 0 }
+}
+
+/// A heap tuple's address as the engine keeps it.
+fn to_tid(pointer: pg_sys::ItemPointerData) -> Tid {
+    let block = u32::from(pointer.ip_blkid.bi_hi) << 16 | u32::from(pointer.ip_blkid.bi_lo);
+    Tid::new(block, pointer.ip_posid)
+}
+
+fn to_pointer(tid: Tid) -> pg_sys::ItemPointerData {
+    let block = tid.block();
+    let ip_blkid = pg_sys::BlockIdData { bi_hi: (block >> 16) as u16, bi_lo: block as u16 };
+    pg_sys::ItemPointerData { ip_blkid, ip_posid: tid.offset }
+}
+
+/// Ends the statement if it was cancelled; for the engine's loops without a page store.
+fn check_interrupts() -> Result<(), IndexError> {
+    pgrx::check_for_interrupts!();
+    Ok(())
+}

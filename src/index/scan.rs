@@ -1,0 +1,191 @@
+//! Index scans: `ambeginscan`, `amrescan`, `amgettuple`, `amendscan`.
+
+use std::rc::Rc;
+
+use ivf::index::Index;
+use ivf::scan::{Options, Order, Scan};
+use ivf::vector::VectorError;
+use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
+
+use super::page::Pages;
+use super::{OfIndex, is_on_expression, options, to_pointer};
+use crate::error::{Error, IvfError, OrRaise};
+use crate::guc::{self, IterativeScan};
+use crate::vector::Vector;
+
+/// What a scan keeps between calls; dropped with the scan's memory context.
+#[derive(Default)]
+struct State {
+    /// Opened when the first row is asked for, and kept over rescans.
+    index: Option<Rc<Index>>,
+    /// Since the last rescan.
+    started: Option<Started>,
+}
+
+struct Started {
+    scan: Scan,
+    /// The executor is to compute the distances, of which it gets bounds.
+    recheck: bool,
+}
+
+/// `ambeginscan`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn begin(
+    index: pg_sys::Relation,
+    keys: i32,
+    orderbys: i32,
+) -> pg_sys::IndexScanDesc {
+    // SAFETY: Postgres passes an open index. The arrays live, and the state is dropped, with the memory context that the
+    // scan itself is in.
+    unsafe {
+        let scan = pg_sys::RelationGetIndexScan(index, keys, orderbys);
+        if orderbys > 0 {
+            let count = orderbys as usize;
+            (*scan).xs_orderbyvals = pg_sys::palloc0(count * size_of::<pg_sys::Datum>()).cast();
+            (*scan).xs_orderbynulls = pg_sys::palloc0(count * size_of::<bool>()).cast();
+        }
+        let state = PgMemoryContexts::CurrentMemoryContext.leak_and_drop_on_delete(State::default());
+        (*scan).opaque = state.cast();
+        scan
+    }
+}
+
+/// `amrescan`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn rescan(
+    scan: pg_sys::IndexScanDesc,
+    keys: pg_sys::ScanKey,
+    _key_count: i32,
+    orderbys: pg_sys::ScanKey,
+    _orderby_count: i32,
+) {
+    // SAFETY: Postgres passes a scan that `begin` made, and as many keys as it said there; they may be the scan's own.
+    unsafe {
+        if !keys.is_null() {
+            (*scan).keyData.copy_from(keys, (*scan).numberOfKeys as usize);
+        }
+        if !orderbys.is_null() {
+            (*scan).orderByData.copy_from(orderbys, (*scan).numberOfOrderBys as usize);
+        }
+        state(scan).started = None;
+    }
+}
+
+/// `amgettuple`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn get_tuple(
+    scan: pg_sys::IndexScanDesc,
+    _direction: pg_sys::ScanDirection::Type,
+) -> bool {
+    // SAFETY: Postgres passes a scan that `begin` made and `rescan` started; an operator cannot be scanned backwards.
+    unsafe {
+        let index = (*scan).indexRelation;
+        let pages = Pages::of(index);
+        let state = state(scan);
+        let started = match &mut state.started {
+            Some(started) => started,
+            none => none.insert(start(scan, &pages, &mut state.index).or_raise()),
+        };
+        let Some(hit) = started.scan.next(&pages).or_raise_for(index) else { return false };
+        (*scan).xs_heaptid = to_pointer(hit.tid);
+        (*scan).xs_recheck = false;
+        // The distance to NULL is NULL, without a computation.
+        (*scan).xs_recheckorderby = started.recheck && hit.distance.is_some();
+        *(*scan).xs_orderbyvals = pg_sys::Datum::from(hit.distance.unwrap_or(0.0).to_bits());
+        *(*scan).xs_orderbynulls = hit.distance.is_none();
+        true
+    }
+}
+
+/// `amendscan`
+#[pg_guard]
+pub unsafe extern "C-unwind" fn end(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: Postgres passes a scan that `begin` made.
+    *unsafe { state(scan) } = State::default();
+}
+
+/// # Safety
+/// `begin` made the scan; the reference is the only one.
+unsafe fn state<'a>(scan: pg_sys::IndexScanDesc) -> &'a mut State {
+    // SAFETY: the caller's promise.
+    unsafe { &mut *(*scan).opaque.cast::<State>() }
+}
+
+/// # Safety
+/// As for `amgettuple`.
+unsafe fn start(
+    scan: pg_sys::IndexScanDesc,
+    pages: &Pages,
+    opened: &mut Option<Rc<Index>>,
+) -> Result<Started, Error> {
+    // SAFETY: the caller's promise; the operator's right argument is a `vector`, as amvalidate checks.
+    unsafe {
+        let index = (*scan).indexRelation;
+        count_scan(scan);
+        if (*scan).numberOfOrderBys < 1 {
+            return Err(IvfError::NoOrder.into());
+        }
+        if !is_mvcc((*scan).xs_snapshot) {
+            return Err(IvfError::NotMvcc.into());
+        }
+        let opened = match opened {
+            Some(opened) => opened.clone(),
+            none => none.insert(Rc::new(Index::open(pages).or_raise_for(index))).clone(),
+        };
+        let orderby = &*(*scan).orderByData;
+        let query =
+            (orderby.sk_flags as u32 & pg_sys::SK_ISNULL == 0).then(|| Vector::detoast(orderby.sk_argument));
+        let dims = opened.geometry.dims;
+        if let Some(query) = query.as_deref()
+            && query.len() != dims
+        {
+            return Err(VectorError::DifferentDimensions(dims, query.len()).into());
+        }
+        let order = options::Options::of(index).order(is_on_expression(index));
+        let options = Options {
+            probes: guc::probes(),
+            iterative: guc::iterative_scan() != IterativeScan::Off,
+            max_probes: guc::max_probes(),
+            order,
+        };
+        Ok(Started { scan: Scan::new(opened, query.as_deref(), options), recheck: order == Order::Bound })
+    }
+}
+
+/// A row's TID may be used again as soon as VACUUM has removed it from the index, which need not wait for a scan that has
+/// copied it: a snapshot of this kind does not see the new row.
+///
+/// # Safety
+/// `snapshot` is one, or null.
+unsafe fn is_mvcc(snapshot: pg_sys::Snapshot) -> bool {
+    use pg_sys::SnapshotType::{SNAPSHOT_HISTORIC_MVCC, SNAPSHOT_MVCC};
+    // SAFETY: the caller's promise.
+    unsafe { snapshot.as_ref() }
+        .is_some_and(|snapshot| [SNAPSHOT_MVCC, SNAPSHOT_HISTORIC_MVCC].contains(&snapshot.snapshot_type))
+}
+
+/// Counts a scan in `pg_stat_user_indexes`, and for EXPLAIN.
+///
+/// # Safety
+/// As for `amgettuple`.
+unsafe fn count_scan(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let index = (*scan).indexRelation;
+        #[cfg(not(feature = "pg14"))]
+        if (*index).pgstat_info.is_null() && (*index).pgstat_enabled {
+            pg_sys::pgstat_assoc_relation(index);
+        }
+        if let Some(statistics) = (*index).pgstat_info.as_mut() {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            let scans = &mut statistics.t_counts.t_numscans;
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            let scans = &mut statistics.counts.numscans;
+            *scans += 1;
+        }
+        #[cfg(feature = "pg18")]
+        if let Some(instrument) = (*scan).instrument.as_mut() {
+            instrument.nsearches += 1;
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Encoded rows sorted by their lists, on disk if they need more memory than there is.
+
+use std::ptr::null_mut;
+use std::thread::panicking;
+
+use pgrx::{pg_sys, varlena};
+
+/// A `tuplesort` of (list, row).
+pub struct Sort {
+    state: *mut pg_sys::Tuplesortstate,
+    /// For rows on their way in.
+    input: *mut pg_sys::TupleTableSlot,
+    /// For rows on their way out.
+    output: *mut pg_sys::TupleTableSlot,
+    /// The row as a `bytea`.
+    bytes: Vec<u8>,
+}
+
+impl Sort {
+    /// `memory`: KiB.
+    pub fn new(memory: i32) -> Sort {
+        let mut columns: [pg_sys::AttrNumber; 1] = [1];
+        let mut operators = [pg_sys::Oid::from(pg_sys::Int4LessOperator)];
+        let mut collations = [pg_sys::InvalidOid];
+        let mut nulls_first = [false];
+        // SAFETY: a description of two columns, and one sort key; the arrays are copied or only read at once.
+        unsafe {
+            let columns_of_row = pg_sys::CreateTemplateTupleDesc(2);
+            pg_sys::TupleDescInitEntry(columns_of_row, 1, c"list".as_ptr(), pg_sys::INT4OID, -1, 0);
+            pg_sys::TupleDescInitEntry(columns_of_row, 2, c"row".as_ptr(), pg_sys::BYTEAOID, -1, 0);
+            let state = pg_sys::tuplesort_begin_heap(
+                columns_of_row,
+                1,
+                columns.as_mut_ptr(),
+                operators.as_mut_ptr(),
+                collations.as_mut_ptr(),
+                nulls_first.as_mut_ptr(),
+                memory,
+                null_mut(),
+                0,
+            );
+            let input = pg_sys::MakeSingleTupleTableSlot(columns_of_row, &raw const pg_sys::TTSOpsVirtual);
+            let output =
+                pg_sys::MakeSingleTupleTableSlot(columns_of_row, &raw const pg_sys::TTSOpsMinimalTuple);
+            Sort { state, input, output, bytes: Vec::new() }
+        }
+    }
+
+    pub fn push(&mut self, list: u32, row: &[u8]) {
+        self.bytes.clear();
+        self.bytes.extend_from_slice(&[0; pg_sys::VARHDRSZ]);
+        self.bytes.extend_from_slice(row);
+        // SAFETY: the slot has two columns; a row is far smaller than a varlena can be; the sort copies it.
+        unsafe {
+            varlena::set_varsize_4b(self.bytes.as_mut_ptr().cast(), self.bytes.len() as i32);
+            pg_sys::ExecClearTuple(self.input);
+            let (values, nulls) = ((*self.input).tts_values, (*self.input).tts_isnull);
+            values.write(pg_sys::Datum::from(list as i32));
+            values.add(1).write(pg_sys::Datum::from(self.bytes.as_mut_ptr()));
+            nulls.write(false);
+            nulls.add(1).write(false);
+            pg_sys::ExecStoreVirtualTuple(self.input);
+            pg_sys::tuplesort_puttupleslot(self.state, self.input);
+        }
+    }
+
+    /// To be called once, after the last row has been pushed.
+    pub fn sort(&mut self) {
+        // SAFETY: the state lives until it is dropped.
+        unsafe { pg_sys::tuplesort_performsort(self.state) }
+    }
+
+    /// The next row in the order of lists.
+    #[allow(clippy::should_implement_trait)] // the row is borrowed from here
+    pub fn next(&mut self) -> Option<(u32, &[u8])> {
+        // SAFETY: the slot has the two columns that were pushed, never null, and keeps a row until the next one.
+        unsafe {
+            if !pg_sys::tuplesort_gettupleslot(self.state, true, false, self.output, null_mut()) {
+                return None;
+            }
+            pg_sys::slot_getsomeattrs_int(self.output, 2);
+            let values = (*self.output).tts_values;
+            let list = (*values).value() as u32;
+            let row = (*values.add(1)).cast_mut_ptr::<pg_sys::varlena>();
+            let bytes = varlena::vardata_any(row).cast::<u8>();
+            Some((list, std::slice::from_raw_parts(bytes, varlena::varsize_any_exhdr(row))))
+        }
+    }
+}
+
+impl Drop for Sort {
+    fn drop(&mut self) {
+        // After an ERROR the transaction's abort frees memory and files.
+        if !panicking() {
+            // SAFETY: made in `new`, and not used any more.
+            unsafe {
+                pg_sys::ExecDropSingleTupleTableSlot(self.input);
+                pg_sys::ExecDropSingleTupleTableSlot(self.output);
+                pg_sys::tuplesort_end(self.state);
+            }
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! `amvalidate`: whether an operator class is one that this access method can use.
+
+use std::ffi::CStr;
+
+use pgrx::pg_sys::SysCacheIdentifier::{AMOPSTRATEGY, AMPROCNUM, CLAOID};
+use pgrx::{pg_guard, pg_sys};
+
+use crate::error::quotable;
+
+/// `float_ops` of btree (pg_opfamily.dat): distances are sorted as float8.
+const FLOAT_BTREE_FAMILY: u32 = 1970;
+
+/// `amvalidate`; says in INFO messages what is wrong, as Postgres's own access methods do.
+#[pg_guard]
+pub unsafe extern "C-unwind" fn validate(opclass: pg_sys::Oid) -> bool {
+    let mut problems = Vec::new();
+    // SAFETY: reads the catalog.
+    unsafe { find_problems(opclass, &mut problems) };
+    for problem in &problems {
+        pgrx::info!("{problem}");
+    }
+    problems.is_empty()
+}
+
+/// # Safety
+/// Called in a transaction.
+unsafe fn find_problems(opclass: pg_sys::Oid, problems: &mut Vec<String>) {
+    // SAFETY: rows of the system caches have the structs of their catalogs, and are held until they are released.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(CLAOID as i32, opclass.into());
+        if tuple.is_null() {
+            problems.push(format!("operator class {opclass} does not exist"));
+            return;
+        }
+        let class = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_opclass>();
+        let name = quotable(CStr::from_ptr((*class).opcname.data.as_ptr()));
+        let (family, input) = ((*class).opcfamily, (*class).opcintype);
+        if (*class).opckeytype != pg_sys::InvalidOid {
+            problems.push(format!("operator class \"{name}\" of access method ivf has a storage type"));
+        }
+        pg_sys::ReleaseSysCache(tuple);
+
+        let say = |what: String| format!("operator family \"{name}\" of access method ivf contains {what}");
+        for_each_member(AMOPSTRATEGY, family, |operator: &pg_sys::FormData_pg_amop| {
+            let shown = owned(pg_sys::format_operator(operator.amopopr));
+            let mut sides = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+            pg_sys::op_input_types(operator.amopopr, &mut sides.0, &mut sides.1);
+            if operator.amopstrategy != super::DISTANCE_STRATEGY as i16 {
+                let number = operator.amopstrategy;
+                problems.push(say(format!("operator {shown} with invalid strategy number {number}")));
+            } else if operator.amoppurpose as u8 != pg_sys::AMOP_ORDER {
+                problems.push(say(format!("operator {shown} which is not for ordering")));
+            } else if sides != (operator.amoplefttype, operator.amoprighttype)
+                || sides != (input, input)
+                || pg_sys::get_op_rettype(operator.amopopr) != pg_sys::FLOAT8OID
+            {
+                problems.push(say(format!("operator {shown} with wrong signature")));
+            } else if operator.amopsortfamily != pg_sys::Oid::from(FLOAT_BTREE_FAMILY) {
+                problems.push(say(format!("operator {shown} which is not sorted by float_ops")));
+            }
+        });
+        for_each_member(AMPROCNUM, family, |function: &pg_sys::FormData_pg_amproc| {
+            let shown = owned(pg_sys::format_procedure(function.amproc));
+            if function.amprocnum != super::METRIC_FUNCTION as i16 {
+                let number = function.amprocnum;
+                problems.push(say(format!("function {shown} with invalid support number {number}")));
+            } else if pg_sys::get_func_rettype(function.amproc) != pg_sys::INT4OID
+                || pg_sys::get_func_nargs(function.amproc) != 0
+            {
+                problems.push(say(format!("function {shown} with wrong signature for support number 1")));
+            }
+        });
+        let strategy = super::DISTANCE_STRATEGY as i16;
+        if pg_sys::get_opfamily_member(family, input, input, strategy) == pg_sys::InvalidOid {
+            problems.push(format!("operator class \"{name}\" of access method ivf is missing operator 1"));
+        }
+        let number = super::METRIC_FUNCTION as i16;
+        if pg_sys::get_opfamily_proc(family, input, input, number) == pg_sys::InvalidOid {
+            problems.push(format!(
+                "operator class \"{name}\" of access method ivf is missing support function 1"
+            ));
+        }
+    }
+}
+
+/// Visits what a system cache has of an operator family.
+///
+/// # Safety
+/// The cache's first key is the family, and its rows are of type `T`.
+unsafe fn for_each_member<T>(
+    cache: pg_sys::SysCacheIdentifier::Type,
+    family: pg_sys::Oid,
+    mut each: impl FnMut(&T),
+) {
+    let none = pg_sys::Datum::null();
+    // SAFETY: the caller's promise; the list is held until it is released.
+    unsafe {
+        let list = pg_sys::SearchSysCacheList(cache as i32, 1, family.into(), none, none);
+        for &member in (*list).members.as_slice((*list).n_members as usize) {
+            each(&*pg_sys::GETSTRUCT(&mut (*member).tuple).cast::<T>());
+        }
+        pg_sys::ReleaseCatCacheList(list);
+    }
+}
+
+/// # Safety
+/// `text` ends in a NUL.
+unsafe fn owned(text: *const std::ffi::c_char) -> String {
+    // SAFETY: the caller's promise.
+    quotable(unsafe { CStr::from_ptr(text) })
+}
