@@ -187,7 +187,7 @@ fn build_into(
 }
 
 fn probes(probes: usize) -> Options {
-    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound }
+    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound, memory: 1 << 20 }
 }
 
 #[test]
@@ -343,6 +343,42 @@ fn an_iterative_scan_returns_every_row_once_within_max_probes() {
     assert_eq!(seen(Options { max_probes: 2, ..iterative }).1, 3);
     assert_eq!(seen(Options { probes: 0, max_probes: 2, ..iterative }).1, 2);
     assert!(seen(probes(3)).0 < 2000);
+}
+
+#[test]
+fn with_little_memory_the_same_rows_come_in_the_same_order() {
+    for metric in METRICS {
+        let all = Numbers(20).clustered(3000, 32, 40);
+        let table = Table::build(&all, 32, metric, 8, 10);
+        for order in [Order::Bound, Order::Estimate] {
+            for options in [probes(10), Options { iterative: true, ..probes(3) }] {
+                let options = Options { order, ..options };
+                let rows = |query: Option<&[f32]>, memory: usize| {
+                    let mut scan = table.scan(query, Options { memory, ..options });
+                    let mut rows = Vec::new();
+                    while let Some(hit) = scan.next(&table.store).unwrap() {
+                        rows.push(hit);
+                    }
+                    (rows, scan.statistics().refinements)
+                };
+                let (plenty, _) = rows(Some(&all[5]), 1 << 20);
+                let (little, refinements) = rows(Some(&all[5]), 1000);
+                assert!(refinements > 10 * 3000, "{refinements}: memory did suffice");
+                let keys = |rows: &[ivf::scan::Hit]| {
+                    let mut keys: Vec<f64> = rows.iter().filter_map(|hit| hit.distance).collect();
+                    if options.iterative {
+                        // The sign bits' bounds can return a row late.
+                        keys.sort_by(f64::total_cmp);
+                    }
+                    keys
+                };
+                assert!(keys(&plenty) == keys(&little), "{metric:?} {options:?}");
+                let tids = |rows: &[ivf::scan::Hit]| rows.iter().map(|hit| hit.tid).collect::<HashSet<_>>();
+                assert_eq!(tids(&little).len(), 3000);
+                assert_eq!(tids(&rows(None, 1000).0).len(), 3000);
+            }
+        }
+    }
 }
 
 #[test]
