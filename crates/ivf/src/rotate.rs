@@ -6,8 +6,7 @@
 
 use crate::kernel;
 
-/// Two rounds for each end of the vector. More would change nothing that can be measured, fewer leave the directions of
-/// single elements visible in the codes.
+/// Two rounds for each end of the vector, as in the RaBitQ library.
 const ROUNDS: usize = 4;
 
 /// Dimensions of a rotated vector: whole words of 64 bits.
@@ -111,7 +110,8 @@ mod tests {
         );
     }
 
-    /// A single element ends up spread over all: that is what makes codes of any data alike.
+    /// What makes the codes of any data alike: even a single element is spread over all, and not much over what chance
+    /// does (the largest of 2000 numbers from a normal distribution is at 3.5 standard deviations).
     #[test]
     fn single_elements_are_spread() {
         for dims in [64, 100, 384, 768, 960, 1536, 1984, 2000] {
@@ -120,12 +120,7 @@ mod tests {
                 x[element] = 1.0;
                 let z = rotated(dims, 1, &x);
                 let largest = z.iter().fold(0.0f32, |a, b| a.max(b.abs()));
-                let half = z.len() / 2;
-                let first: f32 = z[..half].iter().map(|x| x * x).sum();
-                println!(
-                    "{dims} {element}: largest {} first half {first}",
-                    largest * (z.len() as f32).sqrt()
-                );
+                assert!(largest * (z.len() as f32).sqrt() < 5.5, "{dims} {element}: {largest}");
             }
         }
     }

@@ -3,6 +3,8 @@
 //! Only multiplications and additions of pairs, in an order that does not depend on the instruction set: every CPU
 //! rotates to the same bits.
 
+use std::hint::black_box;
+
 const WIDTH: usize = 16;
 
 #[inline(always)]
@@ -21,7 +23,9 @@ fn rotate_body<const AVX512: bool>(vector: &mut [f32], factors: &[f32], window: 
 #[inline(always)]
 fn transform(x: &mut [f32]) {
     for chunk in x.as_chunks_mut::<WIDTH>().0 {
-        *chunk = butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(*chunk))));
+        // black_box: else the compiler gathers elements of several chunks (384 dimensions, AVX-512: 970 ns, not 675).
+        let x = black_box(*chunk);
+        *chunk = butterflies::<8>(butterflies::<4>(butterflies::<2>(butterflies::<1>(x))));
     }
     let mut stride = WIDTH;
     while stride < x.len() {
