@@ -46,7 +46,7 @@ const DEVIATIONS: f64 = 1.9;
 /// What rounding to `f32` changes a number by, relative to it.
 const UNIT: f64 = f32::EPSILON as f64 / 2.0;
 
-/// Error of a centred and rotated vector relative to its norm: 53 [`UNIT`]s by the rotation (see
+/// Error of a centred and rotated vector relative to its norm: 56 [`UNIT`]s by the rotation (see
 /// [`Rotation::apply`]), one by the subtraction of the mean, the rest to spare.
 const ROTATION_ERROR: f64 = 64.0 * UNIT;
 

@@ -11,11 +11,23 @@ const WIDTH: usize = 16;
 fn rotate_body<const AVX512: bool>(vector: &mut [f32], factors: &[f32], window: usize) {
     let last = vector.len() - window;
     for (round, factors) in factors.chunks_exact(vector.len()).enumerate() {
+        if round > 0 && last > 0 {
+            halves(vector);
+        }
         for (x, factor) in vector.iter_mut().zip(factors) {
             *x *= factor;
         }
         let start = if round % 2 == 0 { 0 } else { last };
         transform(&mut vector[start..start + window]);
+    }
+}
+
+/// Sums and differences of the two halves, without normalisation.
+#[inline(always)]
+fn halves(x: &mut [f32]) {
+    let (low, high) = x.split_at_mut(x.len() / 2);
+    for (a, b) in low.iter_mut().zip(high) {
+        (*a, *b) = (*a + *b, *a - *b);
     }
 }
 
@@ -29,12 +41,7 @@ fn transform(x: &mut [f32]) {
     }
     let mut stride = WIDTH;
     while stride < x.len() {
-        for pair in x.chunks_exact_mut(2 * stride) {
-            let (low, high) = pair.split_at_mut(stride);
-            for (a, b) in low.iter_mut().zip(high) {
-                (*a, *b) = (*a + *b, *a - *b);
-            }
-        }
+        x.chunks_exact_mut(2 * stride).for_each(halves);
         stride *= 2;
     }
 }
@@ -51,7 +58,8 @@ fn butterflies<const STRIDE: usize>(x: [f32; WIDTH]) -> [f32; WIDTH] {
 
 per_cpu!(
     /// Multiplies the vector by `factors`, element by element, and transforms a window of it, alternately the first and
-    /// the last `window` elements; as many rounds as `factors` holds vectors. `window` is a power of two, at least 16.
+    /// the last `window` elements; as many rounds as `factors` holds vectors. `window` is a power of two, at least 16. If
+    /// it is not the whole vector, every round but the first starts with the sums and differences of the two halves.
     rotate(vector: &mut [f32], factors: &[f32], window: usize) -> (), rotate_versions, rotate_body
 );
 
