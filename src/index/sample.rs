@@ -48,7 +48,7 @@ impl Sample {
         let wanted = plan.blocks.min(i32::MAX as u32) as i32;
         // SAFETY: the state of the sampler is ours; the rest is the caller's promise.
         unsafe {
-            pg_sys::BlockSampler_Init(&mut sampler, blocks_of_table, wanted, SEED);
+            pg_sys::BlockSampler_Init(&mut sampler, blocks_of_table, wanted, SEED as _);
             while pg_sys::BlockSampler_HasMore(&mut sampler) {
                 pgrx::check_for_interrupts!();
                 let block = pg_sys::BlockSampler_Next(&mut sampler);
