@@ -54,7 +54,7 @@ impl Pages {
     fn pin(&self, block: Block, lock: u32) -> Result<pg_sys::Buffer, IndexError> {
         // This one would add a page.
         if block == pg_sys::InvalidBlockNumber {
-            return Err(IndexError::corrupt(block, "is referred to"));
+            return Err(IndexError::corrupt(block, "cannot exist"));
         }
         // SAFETY: `index` is open; reading a block that does not exist raises an ERROR.
         unsafe {
@@ -197,6 +197,7 @@ pub struct LoggedChange<'a> {
 }
 
 struct LockedPage {
+    block: Block,
     buffer: pg_sys::Buffer,
     is_new: bool,
     /// GenericXLog's copy, which `commit` writes back.
@@ -204,10 +205,18 @@ struct LockedPage {
 }
 
 impl LoggedChange<'_> {
-    fn keep(&mut self, buffer: pg_sys::Buffer, is_new: bool) -> usize {
+    fn keep(&mut self, block: Block, buffer: pg_sys::Buffer, is_new: bool) -> usize {
         let index = self.pages.iter().take_while(|page| page.is_some()).count();
-        self.pages[index] = Some(LockedPage { buffer, is_new, image: None });
+        self.pages[index] = Some(LockedPage { block, buffer, is_new, image: None });
         index
+    }
+
+    /// Only a corrupt index refers twice to one page; waiting for our own lock would never end.
+    fn refuse_twice(&self, block: Block) -> Result<(), IndexError> {
+        match self.pages.iter().flatten().any(|page| page.block == block) {
+            true => Err(IndexError::corrupt(block, "is referred to twice")),
+            false => Ok(()),
+        }
     }
 
     /// # Panics
@@ -224,11 +233,13 @@ impl Change for LoggedChange<'_> {
     type Error = IndexError;
 
     fn lock(&mut self, block: Block) -> Result<usize, IndexError> {
+        self.refuse_twice(block)?;
         let buffer = self.store.pin(block, pg_sys::BUFFER_LOCK_EXCLUSIVE)?;
-        Ok(self.keep(buffer, false))
+        Ok(self.keep(block, buffer, false))
     }
 
     fn lock_new(&mut self, block: Block) -> Result<usize, IndexError> {
+        self.refuse_twice(block)?;
         // An existing page is read though its content does not matter: RBM_ZERO_AND_LOCK would leave zeros in the buffer
         // when the change is dropped.
         let buffer = if block < self.store.blocks()? {
@@ -236,7 +247,7 @@ impl Change for LoggedChange<'_> {
         } else {
             self.store.extend(block)?
         };
-        Ok(self.keep(buffer, true))
+        Ok(self.keep(block, buffer, true))
     }
 
     fn page(&self, index: usize) -> &Page {
@@ -251,7 +262,7 @@ impl Change for LoggedChange<'_> {
     }
 
     fn page_mut(&mut self, index: usize) -> Result<&mut Page, IndexError> {
-        let &LockedPage { buffer, is_new, image } = self.locked(index);
+        let &LockedPage { block, buffer, is_new, image } = self.locked(index);
         let mut image = match image {
             Some(image) => image,
             None => {
@@ -269,7 +280,7 @@ impl Change for LoggedChange<'_> {
                 }
             }
         };
-        self.pages[index] = Some(LockedPage { buffer, is_new, image: Some(image) });
+        self.pages[index] = Some(LockedPage { block, buffer, is_new, image: Some(image) });
         // SAFETY: the copy is ours until the change is finished.
         Ok(unsafe { image.as_mut() })
     }

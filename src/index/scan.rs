@@ -146,6 +146,8 @@ unsafe fn start(
             probes: guc::probes(),
             iterative: guc::iterative_scan() != IterativeScan::Off,
             max_probes: guc::max_probes(),
+            // In KiB.
+            memory: pg_sys::work_mem as usize * 1024,
             order,
         };
         Ok(Started { scan: Scan::new(opened, query.as_deref(), options), recheck: order == Order::Bound })

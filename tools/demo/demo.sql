@@ -18,9 +18,20 @@ CREATE TRIGGER docs_embed BEFORE INSERT OR UPDATE ON docs
 \copy docs (body) FROM 'tools/demo/texts.txt'
 \set QUIET on
 
+\echo '==> Indexing the vectors'
+\set QUIET off
+CREATE INDEX ON docs USING ivf (embedding vector_cosine_ops);
+\set QUIET on
+\timing off
+ANALYZE docs;
+\timing on
+
 \echo '==> Asking'
 \set ECHO queries
 SELECT body, embedding <=> embed('how do I get my money back?') AS distance
 FROM docs
 ORDER BY distance
 LIMIT 5;
+
+EXPLAIN (COSTS OFF)
+SELECT body FROM docs ORDER BY embedding <=> embed('how do I get my money back?') LIMIT 5;

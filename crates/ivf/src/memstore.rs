@@ -92,6 +92,14 @@ pub struct MemChange<'a> {
 }
 
 impl MemChange<'_> {
+    /// As Postgres's store does.
+    fn refuse_twice(&self, block: Block) -> Result<()> {
+        match self.pages.iter().any(|&(other, ..)| other == block) {
+            true => Err(IndexError::corrupt(block, "is referred to twice").into()),
+            false => Ok(()),
+        }
+    }
+
     fn add(&mut self, block: Block, page: Page) -> usize {
         let lock = &mut self.store.locks.borrow_mut()[block as usize];
         assert_eq!(*lock, 0, "block {block} is locked already");
@@ -107,12 +115,14 @@ impl Change for MemChange<'_> {
 
     fn lock(&mut self, block: Block) -> Result<usize> {
         self.store.operation()?;
+        self.refuse_twice(block)?;
         let page = self.store.existing(block)?;
         Ok(self.add(block, page))
     }
 
     fn lock_new(&mut self, block: Block) -> Result<usize> {
         self.store.operation()?;
+        self.refuse_twice(block)?;
         let end = self.store.blocks()?;
         assert!(block <= end, "block {block} is beyond the end, {end}");
         if block == end {

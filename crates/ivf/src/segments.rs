@@ -77,8 +77,8 @@ pub fn endless<E: From<IndexError>>(first: Block) -> E {
     IndexError::corrupt(first, "starts a list that leads back to itself").into()
 }
 
-/// Calls `each` for the rows of a segment whose code page the caller has locked, with what their whole codes say of
-/// their distances.
+/// Calls `each` for the lanes in use of a segment whose code page the caller has locked, with what their whole codes say
+/// of their distances.
 pub fn refine_all<S: PageStore>(
     store: &S,
     geometry: &Geometry,
@@ -86,7 +86,7 @@ pub fn refine_all<S: PageStore>(
     codes: Codes,
     query: &Query,
     signs: &mut Vec<u8>,
-    mut each: impl FnMut(Tid, Refined),
+    mut each: impl FnMut(usize, Refined),
 ) -> Result<(), S::Error> {
     let per_page = if geometry.bits == 1 { geometry.lanes() } else { geometry.records_per_page };
     signs.resize(geometry.sign_bytes(), 0);
@@ -104,7 +104,7 @@ pub fn refine_all<S: PageStore>(
         for lane in lanes {
             codes.signs(lane, signs);
             let record = page.as_deref().map_or(&[][..], |page| &page.bytes()[geometry.record(lane).1]);
-            each(codes.tid(lane), query.refine(signs, record, geometry.bits, &codes.factors(lane)));
+            each(lane, query.refine(signs, record, geometry.bits, &codes.factors(lane)));
         }
     }
     Ok(())
@@ -187,7 +187,8 @@ pub fn lists<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<Ve
                 codes,
                 self.query,
                 &mut self.signs,
-                |tid, refined| {
+                |lane, refined| {
+                    let tid = codes.tid(lane);
                     lists.push(List { key: refined.estimate, first: tid.block(), run: tid.offset });
                 },
             )

@@ -187,7 +187,7 @@ fn build_into(
 }
 
 fn probes(probes: usize) -> Options {
-    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound }
+    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound, memory: 1 << 20 }
 }
 
 #[test]
@@ -343,6 +343,42 @@ fn an_iterative_scan_returns_every_row_once_within_max_probes() {
     assert_eq!(seen(Options { max_probes: 2, ..iterative }).1, 3);
     assert_eq!(seen(Options { probes: 0, max_probes: 2, ..iterative }).1, 2);
     assert!(seen(probes(3)).0 < 2000);
+}
+
+#[test]
+fn with_little_memory_the_same_rows_come_in_the_same_order() {
+    for metric in METRICS {
+        let all = Numbers(20).clustered(3000, 32, 40);
+        let table = Table::build(&all, 32, metric, 8, 10);
+        for order in [Order::Bound, Order::Estimate] {
+            for options in [probes(10), Options { iterative: true, ..probes(3) }] {
+                let options = Options { order, ..options };
+                let rows = |query: Option<&[f32]>, memory: usize| {
+                    let mut scan = table.scan(query, Options { memory, ..options });
+                    let mut rows = Vec::new();
+                    while let Some(hit) = scan.next(&table.store).unwrap() {
+                        rows.push(hit);
+                    }
+                    (rows, scan.statistics().refinements)
+                };
+                let (plenty, _) = rows(Some(&all[5]), 1 << 20);
+                let (little, refinements) = rows(Some(&all[5]), 1000);
+                assert!(refinements > 10 * 3000, "{refinements}: memory did suffice");
+                let keys = |rows: &[ivf::scan::Hit]| {
+                    let mut keys: Vec<f64> = rows.iter().filter_map(|hit| hit.distance).collect();
+                    if options.iterative {
+                        // The sign bits' bounds can return a row late.
+                        keys.sort_by(f64::total_cmp);
+                    }
+                    keys
+                };
+                assert!(keys(&plenty) == keys(&little), "{metric:?} {options:?}");
+                let tids = |rows: &[ivf::scan::Hit]| rows.iter().map(|hit| hit.tid).collect::<HashSet<_>>();
+                assert_eq!(tids(&little).len(), 3000);
+                assert_eq!(tids(&rows(None, 1000).0).len(), 3000);
+            }
+        }
+    }
 }
 
 #[test]
@@ -521,6 +557,36 @@ fn damage_is_an_error_and_is_found() {
     let twice = table();
     insert(&twice.store, &twice.index, tid(7), &all[7]).unwrap();
     assert_eq!(check(&twice.store, 10, 64).unwrap(), ["row (0,8) is in two lanes"]);
+}
+
+#[test]
+fn random_damage_never_panics_nor_loops() {
+    let mut numbers = Numbers(18);
+    let all = numbers.clustered(400, 40, 3);
+    for _ in 0..400 {
+        let bits = 1 + numbers.below(8);
+        let mut table = Table::build(&all, 40, Metric::L2, bits, 4);
+        let dead: HashSet<Tid> = table.rows.keys().copied().filter(|tid| tid.offset % 2 == 0).collect();
+        table.delete(&dead);
+        for _ in 0..4 {
+            let block = numbers.below(table.store.blocks().unwrap() as usize) as u32;
+            // Half of it where headers, links and masks are.
+            let end = if numbers.below(2) == 0 { 200 } else { 8160 };
+            let offset = numbers.below(end);
+            let bytes = numbers.next().to_ne_bytes();
+            table.store.damage(block, offset, &bytes[..1 + numbers.below(8)]);
+        }
+        let _ = check(&table.store, 10, 1 << 20);
+        let _ = info(&table.store);
+        for options in [probes(1), probes(4)] {
+            let mut scan = table.scan(Some(&all[0]), options);
+            while let Ok(Some(_)) = scan.next(&table.store) {}
+        }
+        for (number, vector) in (70_000..).zip(&all[..200]) {
+            let _ = insert(&table.store, &table.index, tid(number), vector);
+        }
+        let _ = bulk_delete(&table.store, &table.index, &mut |_| true);
+    }
 }
 
 #[test]
