@@ -119,7 +119,8 @@ SELECT id FROM t WHERE id <= 3 ORDER BY val <-> '[1,0]';
 EXPLAIN (COSTS OFF) SELECT id FROM t WHERE id <= 4 ORDER BY val <-> '[1,0]';
 DROP TABLE t;
 
--- An index on an expression: with a model, and with a function that tells when it is called.
+-- An index on an expression: with a model, and with a function that tells when it is called. The executor calls it for a row
+-- that is returned, as the sort column is part of the result; with rerank also for each row that the index finds.
 CREATE TABLE t (id int, body text, val vector(2));
 INSERT INTO t SELECT i, format('text number %s', i), ARRAY[i, 1]::vector FROM generate_series(1, 50) i;
 CREATE INDEX i ON t USING ivf (embed('tiny-bert', body) vector_cosine_ops);
