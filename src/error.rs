@@ -310,8 +310,7 @@ fn ivf_report(error: IvfError) -> ErrorReport {
                     format!("index \"{name}\" is corrupt: block {block} {problem}")
                 }
             };
-            report(Code::ERRCODE_INDEX_CORRUPTED, message)
-                .set_hint(presentable(format!("REINDEX INDEX {name}")))
+            report(Code::ERRCODE_INDEX_CORRUPTED, message).set_hint("Please REINDEX it.")
         }
         E::NoDimensions { on_expression } => {
             let report = report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions");
@@ -339,7 +338,7 @@ fn ivf_report(error: IvfError) -> ErrorReport {
             .set_detail(format!("Failed on request of size {wanted} for the sample of an ivf index.")),
         E::NoMetric => report(
             Code::ERRCODE_INVALID_OBJECT_DEFINITION,
-            "support function 1 of the operator class is none of access method ivf",
+            "support function 1 of the operator class does not tell a metric of access method ivf",
         ),
         E::NoOrder => report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "cannot scan ivf index without order"),
         E::NotMvcc => {

@@ -12,6 +12,7 @@ use crate::vector::Vector;
 
 /// `aminsert`; NULL is not indexed. Never says that the row is unique, which nobody asks.
 #[pg_guard]
+#[allow(clippy::too_many_arguments)] // the interface of Postgres
 pub unsafe extern "C-unwind" fn insert(
     index: pg_sys::Relation,
     values: *mut pg_sys::Datum,
