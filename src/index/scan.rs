@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use ivf::index::Index;
+use ivf::metric::Metric;
 use ivf::scan::{Options, Order, Scan};
-use ivf::vector::VectorError;
+use ivf::vector::{self, VectorError};
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::page::Pages;
@@ -24,6 +25,8 @@ struct State {
 
 struct Started {
     scan: Scan,
+    /// The distance of every row, if the query alone tells it.
+    constant: Option<f64>,
     /// The executor is to compute the distances, of which it gets bounds.
     recheck: bool,
 }
@@ -89,10 +92,11 @@ pub unsafe extern "C-unwind" fn get_tuple(
         let Some(hit) = started.scan.next(&pages).or_raise_for(index) else { return false };
         (*scan).xs_heaptid = to_pointer(hit.tid);
         (*scan).xs_recheck = false;
-        // The distance to NULL is NULL, without a computation.
+        // The distance to NULL is NULL.
+        let distance = started.constant.or(hit.distance);
         (*scan).xs_recheckorderby = started.recheck && hit.distance.is_some();
-        *(*scan).xs_orderbyvals = pg_sys::Datum::from(hit.distance.unwrap_or(0.0).to_bits());
-        *(*scan).xs_orderbynulls = hit.distance.is_none();
+        *(*scan).xs_orderbyvals = pg_sys::Datum::from(distance.unwrap_or(0.0).to_bits());
+        *(*scan).xs_orderbynulls = distance.is_none();
         true
     }
 }
@@ -141,6 +145,8 @@ unsafe fn start(
         {
             return Err(VectorError::DifferentDimensions(dims, query.len()).into());
         }
+        let constant = query.as_deref().and_then(|query| constant_distance(opened.space.metric(), query));
+        let query = query.filter(|_| constant.is_none());
         let order = options::Options::of(index).order(is_on_expression(index));
         let options = Options {
             probes: guc::probes(),
@@ -150,7 +156,19 @@ unsafe fn start(
             memory: pg_sys::work_mem as usize * 1024,
             order,
         };
-        Ok(Started { scan: Scan::new(opened, query.as_deref(), options), recheck: order == Order::Bound })
+        let scan = Scan::new(opened, query.as_deref(), options);
+        Ok(Started { scan, constant, recheck: order == Order::Bound })
+    }
+}
+
+/// A zero vector is equally far from every row, but under L2. Its rows need no order; with bounds that no row reaches, the
+/// executor would read all of them.
+fn constant_distance(metric: Metric, query: &[f32]) -> Option<f64> {
+    match metric {
+        Metric::L2 => None,
+        _ if vector::norm(query) > 0.0 => None,
+        Metric::InnerProduct => Some(0.0),
+        Metric::Cosine => Some(f64::NAN),
     }
 }
 
