@@ -21,7 +21,7 @@ use crate::error::{Error, IvfError, OrRaise};
 const FIRST_BLOCKS: u32 = 16;
 /// Rows among them that are enough to tell: their number is then known within some 5 %.
 const FIRST_ROWS: u64 = 400;
-/// Rows between two reports of progress: a report takes as long as a hundredth of this many rows.
+/// Rows between two reports of progress, so that reporting takes no time that counts.
 const REPORT_ROWS: i64 = 1024;
 
 /// What a build is doing, for `pg_stat_progress_create_index`.
@@ -195,8 +195,8 @@ fn write(fork: &mut NewFork, trained: &Trained, sort: &mut Sort) -> Result<u64, 
     writer.finish(now())
 }
 
-/// `ambuildempty`: what an unlogged index is reset to after a crash. It is asked for when the index itself has been built,
-/// which knows the dimensions.
+/// `ambuildempty`: what an unlogged index is reset to after a crash. It is asked for when the index itself has been
+/// built, which knows the dimensions.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn build_empty(index: pg_sys::Relation) {
     // SAFETY: Postgres passes an open index whose initial fork is empty.

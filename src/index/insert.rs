@@ -42,8 +42,8 @@ pub unsafe extern "C-unwind" fn insert(
 /// # Safety
 /// As for `aminsert`.
 unsafe fn opened<'a>(index: pg_sys::Relation, pages: &Pages, info: *mut pg_sys::IndexInfo) -> &'a Index {
-    // SAFETY: the caller's promise. Nobody but us uses `ii_AmCache`; what it points to is dropped with the memory context
-    // that `info` is in, which outlives the call.
+    // SAFETY: the caller's promise. Nobody but us uses `ii_AmCache`; what it points to is dropped with the memory
+    // context that `info` is in, which outlives the call.
     unsafe {
         let cache = &mut (*info).ii_AmCache;
         if cache.is_null() {

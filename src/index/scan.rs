@@ -38,8 +38,8 @@ pub unsafe extern "C-unwind" fn begin(
     keys: i32,
     orderbys: i32,
 ) -> pg_sys::IndexScanDesc {
-    // SAFETY: Postgres passes an open index. The arrays live, and the state is dropped, with the memory context that the
-    // scan itself is in.
+    // SAFETY: Postgres passes an open index. The arrays live, and the state is dropped, with the memory context that
+    // the scan itself is in.
     unsafe {
         let scan = pg_sys::RelationGetIndexScan(index, keys, orderbys);
         if orderbys > 0 {
@@ -161,8 +161,8 @@ unsafe fn start(
     }
 }
 
-/// A zero vector is equally far from every row, but under L2. Its rows need no order; with bounds that no row reaches, the
-/// executor would read all of them.
+/// A zero vector is equally far from every row, but under L2. Its rows need no order; with bounds that no row
+/// reaches, the executor would read all of them.
 fn constant_distance(metric: Metric, query: &[f32]) -> Option<f64> {
     match metric {
         Metric::L2 => None,
@@ -172,8 +172,8 @@ fn constant_distance(metric: Metric, query: &[f32]) -> Option<f64> {
     }
 }
 
-/// A row's TID may be used again as soon as VACUUM has removed it from the index, which need not wait for a scan that has
-/// copied it: a snapshot of this kind does not see the new row.
+/// A row's TID may be used again as soon as VACUUM has removed it from the index, which need not wait for a scan that
+/// has copied it: a snapshot of this kind does not see the new row.
 ///
 /// # Safety
 /// `snapshot` is one, or null.
