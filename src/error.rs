@@ -67,10 +67,8 @@ pub enum IvfError {
         name: String,
         error: IndexError,
     },
-    /// The column's type is `vector`, not `vector(n)`, and no row tells what an expression returns.
-    NoDimensions {
-        on_expression: bool,
-    },
+    /// The column's type is `vector`, not `vector(n)`.
+    NoDimensions,
     TooManyDimensions,
     /// `maintenance_work_mem` is too small; in bytes.
     Memory {
@@ -312,16 +310,8 @@ fn ivf_report(error: IvfError) -> ErrorReport {
             };
             report(Code::ERRCODE_INDEX_CORRUPTED, message).set_hint("Please REINDEX it.")
         }
-        E::NoDimensions { on_expression } => {
-            let report = report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions");
-            if on_expression {
-                report.set_hint(
-                    "Cast the expression to a type with dimensions, such as ((embed(...))::vector(384)).",
-                )
-            } else {
-                report.set_hint("Give the column a type with dimensions, such as vector(384).")
-            }
-        }
+        E::NoDimensions => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions")
+            .set_hint("Give the column a type with dimensions, such as vector(384)."),
         E::TooManyDimensions => report(
             Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("column cannot have more than {} dimensions for ivf index", ivf::layout::MAX_DIMENSIONS),

@@ -55,6 +55,9 @@ impl Sample {
                 source.for_each_of_block(block, |row| {
                     if row.is_alive {
                         sample.add(row, plan, &mut random).or_raise();
+                    } else if sample.dims.is_none() {
+                        // It is not to be trained on, but is in the index.
+                        sample.dims = Some(row.vector().len());
                     }
                 });
                 sample.blocks += 1;

@@ -141,6 +141,7 @@ unsafe fn start(
             (orderby.sk_flags as u32 & pg_sys::SK_ISNULL == 0).then(|| Vector::detoast(orderby.sk_argument));
         let dims = opened.geometry.dims;
         if let Some(query) = query.as_deref()
+            && opened.knows_dimensions()
             && query.len() != dims
         {
             return Err(VectorError::DifferentDimensions(dims, query.len()).into());

@@ -37,7 +37,7 @@ pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
     }
     impl<E> Visitor<E> for List {
         fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
-            self.rows += u64::from(codes.segment().live);
+            self.rows += codes.count() as u64;
             self.segments += 1;
             Ok(())
         }

@@ -76,10 +76,10 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// `query` has the index's dimensions; `None` returns every row of every list, in no order.
+    /// `query` has the index's dimensions, if it knows them; `None` returns every row of every list, in no order.
     pub fn new(index: Rc<Index>, query: Option<&[f32]>, options: Options) -> Scan {
         Scan {
-            query: query.map(|query| index.space.query(query)),
+            query: query.filter(|_| index.knows_dimensions()).map(|query| index.space.query(query)),
             index,
             options,
             lists: None,
@@ -127,6 +127,9 @@ impl Scan {
 
     /// Chooses the next batch of lists; false if there are no more to read.
     fn probe<S: PageStore>(&mut self, store: &S) -> Result<bool, S::Error> {
+        if !self.index.knows_dimensions() {
+            return Ok(false); // no rows, when it was opened
+        }
         let mut lists = match (self.lists.take(), &self.query) {
             (Some(lists), _) => lists,
             (None, Some(query)) => segments::lists(store, &self.index, query)?,

@@ -219,6 +219,9 @@ pub fn first_segments<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Bloc
         }
     }
     let mut firsts = Firsts(Vec::new());
+    if !index.knows_dimensions() {
+        return Ok(firsts.0);
+    }
     walk(store, &index.directory, index.meta.directory, &mut firsts)?;
     Ok(firsts.0)
 }

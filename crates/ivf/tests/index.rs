@@ -1,11 +1,11 @@
 //! The whole index over pages in memory: build, scan, insert, vacuum, check.
 
-use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer};
+use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer, write_without_dimensions};
 use ivf::check::check;
 use ivf::distance;
 use ivf::index::Index;
 use ivf::info::{Info, info};
-use ivf::insert::insert;
+use ivf::insert::{insert, settle};
 use ivf::layout::Tid;
 use ivf::memstore::{MemError, MemStore};
 use ivf::metric::Metric;
@@ -256,6 +256,41 @@ fn any_number_of_rows_from_zero_up() {
             table.insert(query.clone()).unwrap();
             assert_eq!(table.search(&query, 1, probes(1))[0].0, 0.0);
             assert_eq!(count(&table.store, &table.index).unwrap().rows, rows as u64 + 1);
+        }
+    }
+}
+
+#[test]
+fn the_first_row_can_tell_the_dimensions() {
+    for (dims, bits) in [(1, 8), (384, 8), (2000, 8), (700, 1)] {
+        for fail_after in 0..100 {
+            let mut store = MemStore::default();
+            write_without_dimensions(&mut store, Metric::Cosine, bits).unwrap();
+            assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
+            let index = Rc::new(Index::open(&store).unwrap());
+            assert!(!index.knows_dimensions());
+            assert_eq!(info(&store).unwrap().rows, 0);
+            assert_eq!(bulk_delete(&store, &index, &mut |_| true).unwrap().removed, 0);
+            let vector = Numbers(30).vector(dims);
+            let mut early = Scan::new(index, Some(&vector), probes(1));
+
+            store.fail_after(Some(fail_after));
+            let settled = settle(&store, dims);
+            store.fail_after(None);
+            assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
+            settle(&store, dims).unwrap();
+            settle(&store, 3).unwrap();
+            assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
+            let index = Rc::new(Index::open(&store).unwrap());
+            assert_eq!((index.geometry.dims, index.geometry.bits), (dims, bits));
+            insert(&store, &index, tid(5), &vector).unwrap();
+            let hit = Scan::new(index, Some(&vector), probes(1)).next(&store).unwrap().unwrap();
+            assert_eq!(hit.tid, tid(5));
+            // Opened before there was a row.
+            assert_eq!(early.next(&store).unwrap(), None);
+            if settled.is_ok() {
+                break;
+            }
         }
     }
 }
