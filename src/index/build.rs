@@ -149,10 +149,10 @@ unsafe fn survey(source: &Source, dims: Option<usize>, bytes: usize) -> Sample {
 unsafe fn load(source: &Source, options: &build::Options, trained: &Trained) -> (f64, f64) {
     Phase::Assign.start();
     let memory = maintenance_work_mem();
-    let rest = memory - i32::try_from(trained.memory() / 1024).unwrap_or(memory);
+    let rest = memory - i32::try_from(trained.memory(memory as usize * 1024) / 1024).unwrap_or(memory);
     // The least that a sort works with, as Postgres's setting has it.
     let mut sort = Sort::new(rest.max(64));
-    let mut encoder = Encoder::new(trained);
+    let mut encoder = Encoder::new(trained, memory as usize * 1024);
     let mut rows: i64 = 0;
     let mut drain = |encoder: &mut Encoder| {
         let Ok(()) = encoder.drain(|list, row| {

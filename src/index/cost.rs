@@ -150,7 +150,7 @@ fn shape(pages: &Pages) -> Option<(f64, f64)> {
     if pages.blocks().ok()? == 0 {
         return None;
     }
-    let (meta, _) = read_meta(pages).ok()?;
+    let (meta, _) = read_meta(pages).ok().filter(|(meta, _)| meta.dims > 0)?;
     let geometry = Geometry::new(meta.dims as usize, meta.bits as usize);
     Some((f64::from(meta.lists), 1.0 / (1.0 + geometry.refinement_pages() as f64)))
 }

@@ -166,7 +166,10 @@ fn ivf_info(
         bytes(info.pages),
         bytes(info.free_pages),
         info.trained_rows as i64,
-        TimestampWithTimeZone::try_from(info.trained_at - POSTGRES_EPOCH).ok(),
+        // 0: not yet.
+        (info.trained_at != 0)
+            .then(|| TimestampWithTimeZone::try_from(info.trained_at - POSTGRES_EPOCH).ok())
+            .flatten(),
         info.automatic_probes as i32,
     ))
 }

@@ -41,17 +41,16 @@ const LEAST_SAMPLE_PER_LIST: usize = 8;
 
 /// Rows to sample for the training within `memory` bytes; `Err` has the bytes that the training needs at least.
 ///
-/// `rows`: those of the table, as far as known.
+/// `rows`: those of the table, about.
 pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize, usize> {
     let bytes = |sample: usize| {
         let k_means = KMeans { lists: options.lists, dims: options.dims, spherical: true, seed: SEED };
-        sample * options.dims * size_of::<f32>()
-            + k_means.memory(sample)
-            + load_memory(options, options.lists)
+        // The sample is gone when the rows are loaded.
+        let training = sample * options.dims * size_of::<f32>() + k_means.memory(sample);
+        training.max(load_memory(options, options.lists.min(sample), memory))
     };
-    let known = if rows >= 1.0 { rows as usize } else { 1 };
-    // Statistics can be old: an empty table by their account may have rows by now.
-    let wanted = (options.lists * SAMPLE_PER_LIST).min(known.max(10_000));
+    // Somewhat more than there are said to be.
+    let wanted = (options.lists * SAMPLE_PER_LIST).min((rows * 1.1) as usize + 100);
     let least = (options.lists * LEAST_SAMPLE_PER_LIST).min(wanted);
     if bytes(least) > memory {
         return Err(bytes(least));
@@ -63,15 +62,16 @@ pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize,
     Ok(fitting.unwrap_or(least))
 }
 
-/// Bytes that [`Trained`], [`Encoder`] and [`Writer`] need, at most.
-fn load_memory(options: &Options, lists: usize) -> usize {
+/// Bytes that [`Trained`], [`Encoder`] and [`Writer`] need, at most, when the build has `memory`.
+fn load_memory(options: &Options, lists: usize, memory: usize) -> usize {
     let geometry = Geometry::new(options.dims, options.bits);
+    let batch = batch(&geometry, memory);
     // Centroids as floats, as the matrix multiplication wants them, and as codes, and its products.
-    let centroids = lists * (3 * geometry.padded * size_of::<f32>() + batch(&geometry) * size_of::<f32>());
+    let centroids = lists * (3 * geometry.padded + batch) * size_of::<f32>();
     // For the inner product, the vectors are copied.
-    let encoder = 2 * batch(&geometry) * geometry.padded * size_of::<f32>();
+    let encoder = 2 * batch * geometry.padded * size_of::<f32>();
     let run = RUN * (1 + geometry.refinement_pages()) * size_of::<Page>();
-    centroids + encoder + 3 * run
+    centroids + encoder + 2 * run
 }
 
 /// Mean and centroids.
@@ -170,9 +170,9 @@ impl Trained {
         self.centroids.len()
     }
 
-    /// Bytes that this, an [`Encoder`] and a [`Writer`] need, at most.
-    pub fn memory(&self) -> usize {
-        load_memory(&self.options, self.lists())
+    /// Bytes that this, an [`Encoder`] and a [`Writer`] need, at most, when the build has `memory`.
+    pub fn memory(&self, memory: usize) -> usize {
+        load_memory(&self.options, self.lists(), memory)
     }
 }
 
@@ -218,6 +218,8 @@ fn mean_of(rows: &[f32], dims: usize) -> Vec<f32> {
 /// Encodes rows, some hundreds at a time.
 pub struct Encoder<'a> {
     trained: &'a Trained,
+    /// Rows at a time.
+    batch: usize,
     tids: Vec<Tid>,
     /// Centred and rotated vectors, rows × padded.
     vectors: Vec<f32>,
@@ -232,22 +234,30 @@ pub struct Encoder<'a> {
 const BATCH: usize = 512;
 /// Bytes of them at most: at 512 dimensions as many as that.
 const BATCH_BYTES: usize = 1 << 20;
+/// They have one part in so many of the build's memory at most.
+const BATCH_SHARE: usize = 16;
+/// Rows however little memory there is.
+const LEAST_BATCH: usize = 16;
 /// Multiplications of one batch at most, as it cannot be interrupted: some 50 ms with AVX2.
 const BATCH_WORK: usize = 1 << 31;
 
-fn batch(geometry: &Geometry) -> usize {
-    BATCH.min(BATCH_BYTES / (geometry.padded * size_of::<f32>()))
+fn batch(geometry: &Geometry, memory: usize) -> usize {
+    let rows = BATCH_BYTES.min(memory / BATCH_SHARE) / (geometry.padded * size_of::<f32>());
+    rows.clamp(LEAST_BATCH, BATCH)
 }
 
 impl<'a> Encoder<'a> {
-    pub fn new(trained: &'a Trained) -> Encoder<'a> {
+    /// `memory`: bytes that the build has.
+    pub fn new(trained: &'a Trained, memory: usize) -> Encoder<'a> {
         let geometry = &trained.geometry;
+        let batch = batch(geometry, memory);
         Encoder {
             trained,
-            tids: Vec::with_capacity(batch(geometry)),
-            vectors: Vec::with_capacity(batch(geometry) * geometry.padded),
+            batch,
+            tids: Vec::with_capacity(batch),
+            vectors: Vec::with_capacity(batch * geometry.padded),
             z: Vec::new(),
-            lists: Vec::with_capacity(batch(geometry)),
+            lists: Vec::with_capacity(batch),
             row: Vec::with_capacity(geometry.row_bytes()),
             signs: vec![0; geometry.sign_bytes()],
             refinement: vec![0; geometry.refinement_bytes()],
@@ -267,7 +277,7 @@ impl<'a> Encoder<'a> {
     /// It is time to [drain](Encoder::drain).
     pub fn is_full(&self) -> bool {
         let work = self.tids.len() * self.trained.lists() * self.trained.geometry.padded;
-        self.tids.len() >= batch(&self.trained.geometry) || work >= BATCH_WORK
+        self.tids.len() >= self.batch || work >= BATCH_WORK
     }
 
     /// Hands over the rows taken so far: the number of the list, and the encoded row.

@@ -165,7 +165,7 @@ fn build_into(
     let options = BuildOptions { dims, bits, metric, lists };
     let sample = rows.values().flatten().copied().collect();
     let trained = Trained::train(&options, sample, &mut || Ok::<(), MemError>(()))?;
-    let mut encoder = Encoder::new(&trained);
+    let mut encoder = Encoder::new(&trained, 1 << 24);
     let mut encoded: Vec<(u32, Vec<u8>)> = Vec::new();
     let mut take = |list: u32, row: &[u8]| {
         encoded.push((list, row.to_vec()));
