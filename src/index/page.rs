@@ -168,7 +168,8 @@ impl PageStore for Pages {
     }
 
     fn prefetch(&self, block: Block) {
-        if block != pg_sys::InvalidBlockNumber {
+        // SAFETY: a setting, 0 for no prefetching.
+        if block != pg_sys::InvalidBlockNumber && unsafe { pg_sys::effective_io_concurrency } > 0 {
             // SAFETY: `index` is open.
             unsafe { pg_sys::PrefetchBuffer(self.index, MAIN_FORKNUM, block) };
         }

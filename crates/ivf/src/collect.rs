@@ -131,7 +131,10 @@ impl<'a, S: PageStore> Collector<'a, S> {
     /// Reads the lists; false if that has to be done again, because the sign bits of all rows do not fit into memory, or because
     /// vacuum got in between.
     pub fn read(&mut self, lists: &[List]) -> Result<bool, S::Error> {
-        for list in lists {
+        for (i, list) in lists.iter().enumerate() {
+            if let Some(next) = lists.get(i + 1) {
+                (next.first..).take(next.run.into()).for_each(|block| self.store.prefetch(block));
+            }
             self.list_start = self.candidates.len();
             walk(self.store, &self.index.geometry, list.first, self)?;
             if self.spoiled {
@@ -174,10 +177,7 @@ impl<'a, S: PageStore> Collector<'a, S> {
 }
 
 impl<S: PageStore> Visitor<S::Error> for Collector<'_, S> {
-    fn visit(&mut self, block: Block, codes: Codes) -> Result<(), S::Error> {
-        if self.spoiled {
-            return Ok(());
-        }
+    fn visit(&mut self, block: Block, codes: Codes) -> Result<bool, S::Error> {
         let geometry = &self.index.geometry;
         let candidates = &mut self.candidates;
         let start = candidates.len();
@@ -215,7 +215,7 @@ impl<S: PageStore> Visitor<S::Error> for Collector<'_, S> {
         }
         self.rows += (candidates.len() - start) as u64;
         self.trim(start);
-        Ok(())
+        Ok(!self.spoiled)
     }
 
     fn restart(&mut self) {

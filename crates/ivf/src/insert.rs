@@ -101,7 +101,7 @@ fn insert_into<S: PageStore>(
         if let Some(lane) = codes.free_lane() {
             write_row(change, index, (at, block), lane, row)?;
             if block != insert_at {
-                move_hint(store, first, block)?;
+                move_hint(store, first, insert_at, block)?;
             }
             return Ok(true);
         }
@@ -183,11 +183,14 @@ where
     Ok((free, page))
 }
 
-/// Remembers where the list has room.
-fn move_hint<S: PageStore>(store: &S, first: Block, insert_at: Block) -> Result<(), S::Error> {
+/// Remembers where the list has room, unless vacuum has found some elsewhere meanwhile.
+fn move_hint<S: PageStore>(store: &S, first: Block, from: Block, to: Block) -> Result<(), S::Error> {
     let mut change = store.change();
     let at = change.lock(first)?;
     change.page(at).expect(PageKind::Codes, first)?;
-    change.page_mut(at)?.segment_mut().insert_at = insert_at;
-    change.commit()
+    if change.page(at).segment().insert_at == from {
+        change.page_mut(at)?.segment_mut().insert_at = to;
+        change.commit()?;
+    }
+    Ok(())
 }

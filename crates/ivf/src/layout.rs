@@ -58,11 +58,6 @@ impl Page {
         self.read(0)
     }
 
-    /// A page that was added to the relation and never written.
-    pub fn is_new(&self) -> bool {
-        *self.start() == Start::zeroed()
-    }
-
     pub fn is(&self, kind: PageKind) -> bool {
         let start = self.start();
         start.magic == MAGIC && start.kind == kind as u16

@@ -13,8 +13,8 @@ const SEGMENTS_BETWEEN_CHECKS: Block = 16;
 
 /// What is done with the segments of a chain.
 pub trait Visitor<E> {
-    /// Called under a shared lock on the segment's code page.
-    fn visit(&mut self, block: Block, codes: Codes) -> Result<(), E>;
+    /// Called under a shared lock on the segment's code page. False ends the walk.
+    fn visit(&mut self, block: Block, codes: Codes) -> Result<bool, E>;
 
     /// The walk starts again: forget what was seen.
     fn restart(&mut self);
@@ -43,9 +43,9 @@ pub fn walk<S: PageStore>(
             if codes.segment().list != list {
                 return Err(IndexError::corrupt(block, format!("is not in list {list}")).into());
             }
-            visitor.visit(block, codes)?;
+            let go_on = visitor.visit(block, codes)?;
             let next = codes.next();
-            if next == NO_BLOCK {
+            if !go_on || next == NO_BLOCK {
                 return Ok(());
             }
             visited += 1;
@@ -178,7 +178,7 @@ pub fn lists<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<Ve
         lists: Vec<List>,
     }
     impl<S: PageStore> Visitor<S::Error> for Ranking<'_, S> {
-        fn visit(&mut self, block: Block, codes: Codes) -> Result<(), S::Error> {
+        fn visit(&mut self, block: Block, codes: Codes) -> Result<bool, S::Error> {
             let lists = &mut self.lists;
             refine_all(
                 self.store,
@@ -191,7 +191,8 @@ pub fn lists<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<Ve
                     let tid = codes.tid(lane);
                     lists.push(List { key: refined.estimate, first: tid.block(), run: tid.offset });
                 },
-            )
+            )?;
+            Ok(true)
         }
         fn restart(&mut self) {
             self.lists.clear();
@@ -210,9 +211,9 @@ pub fn lists<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<Ve
 pub fn first_segments<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Block>, S::Error> {
     struct Firsts(Vec<Block>);
     impl<E> Visitor<E> for Firsts {
-        fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
             self.0.extend(codes.live_lanes().map(|lane| codes.tid(lane).block()));
-            Ok(())
+            Ok(true)
         }
         fn restart(&mut self) {
             self.0.clear();

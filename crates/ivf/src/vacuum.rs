@@ -39,9 +39,9 @@ pub fn count<S: PageStore>(store: &S, index: &Index) -> Result<Counts, S::Error>
         rows: u64,
     }
     impl<E> Visitor<E> for Rows {
-        fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
             self.rows += codes.count() as u64;
-            Ok(())
+            Ok(true)
         }
         fn restart(&mut self) {
             self.rows = self.before;
