@@ -176,13 +176,13 @@ fn ivf_info(
 
 /// What is wrong with an index, one row a problem; none if it is sound.
 ///
-/// Writers wait meanwhile. On a standby, where no such lock can be had, replay may change the index under the check,
+/// Vacuum waits meanwhile. On a standby, where no such lock can be had, replay may change the index under the check,
 /// which can then tell of problems that are none.
 #[pg_extern(sql = false)]
 fn ivf_check(index: pg_sys::Oid) -> SetOfIterator<'static, String> {
     // SAFETY: asks for the state of the server.
     let in_recovery = unsafe { pg_sys::RecoveryInProgress() };
-    let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareLock };
+    let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareUpdateExclusiveLock };
     let opened = Opened::new(index, Privilege::Owner, lock).or_raise();
     // SAFETY: reads a setting; the index is open.
     let problems = unsafe {
