@@ -54,7 +54,7 @@ COMMENT ON FUNCTION ivf_info(regclass) IS 'what an ivf index is like: lists, row
 
 CREATE FUNCTION ivf_check(index regclass) RETURNS SETOF text
     AS 'MODULE_PATHNAME', 'ivf_check_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 1;
-COMMENT ON FUNCTION ivf_check(regclass) IS 'what is wrong with an ivf index, one row a problem; for the owner of its table, on which writers wait';
+COMMENT ON FUNCTION ivf_check(regclass) IS 'what is wrong with an ivf index, one row a problem; for the owner of its table, whose vacuum waits';
 
 CREATE FUNCTION ivf_recall(index regclass, k integer DEFAULT 10, sample integer DEFAULT 100) RETURNS double precision
     AS 'MODULE_PATHNAME', 'ivf_recall_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;

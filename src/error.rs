@@ -67,10 +67,8 @@ pub enum IvfError {
         name: String,
         error: IndexError,
     },
-    /// The column's type is `vector`, not `vector(n)`, and no row tells what an expression returns.
-    NoDimensions {
-        on_expression: bool,
-    },
+    /// The column's type is `vector`, not `vector(n)`.
+    NoDimensions,
     TooManyDimensions,
     /// `maintenance_work_mem` is too small; in bytes.
     Memory {
@@ -310,19 +308,10 @@ fn ivf_report(error: IvfError) -> ErrorReport {
                     format!("index \"{name}\" is corrupt: block {block} {problem}")
                 }
             };
-            report(Code::ERRCODE_INDEX_CORRUPTED, message)
-                .set_hint(presentable(format!("REINDEX INDEX {name}")))
+            report(Code::ERRCODE_INDEX_CORRUPTED, message).set_hint("Please REINDEX it.")
         }
-        E::NoDimensions { on_expression } => {
-            let report = report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions");
-            if on_expression {
-                report.set_hint(
-                    "Cast the expression to a type with dimensions, such as ((embed(...))::vector(384)).",
-                )
-            } else {
-                report.set_hint("Give the column a type with dimensions, such as vector(384).")
-            }
-        }
+        E::NoDimensions => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "column does not have dimensions")
+            .set_hint("Give the column a type with dimensions, such as vector(384)."),
         E::TooManyDimensions => report(
             Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
             format!("column cannot have more than {} dimensions for ivf index", ivf::layout::MAX_DIMENSIONS),
@@ -339,7 +328,7 @@ fn ivf_report(error: IvfError) -> ErrorReport {
             .set_detail(format!("Failed on request of size {wanted} for the sample of an ivf index.")),
         E::NoMetric => report(
             Code::ERRCODE_INVALID_OBJECT_DEFINITION,
-            "support function 1 of the operator class is none of access method ivf",
+            "support function 1 of the operator class does not tell a metric of access method ivf",
         ),
         E::NoOrder => report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "cannot scan ivf index without order"),
         E::NotMvcc => {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ivf::build::{self, Encoder, Trained, Writer};
 use ivf::index::Index;
 use ivf::store::IndexError;
-use pgrx::pg_sys::ForkNumber::{INIT_FORKNUM, MAIN_FORKNUM};
+use pgrx::pg_sys::ForkNumber::{self, INIT_FORKNUM, MAIN_FORKNUM};
 use pgrx::{pg_guard, pg_sys};
 
 use super::page::{NewFork, Pages};
@@ -21,7 +21,7 @@ use crate::error::{Error, IvfError, OrRaise};
 const FIRST_BLOCKS: u32 = 16;
 /// Rows among them that are enough to tell: their number is then known within some 5 %.
 const FIRST_ROWS: u64 = 400;
-/// Rows between two reports of progress: a report takes as long as a hundredth of this many rows.
+/// Rows between two reports of progress, so that reporting takes no time that counts.
 const REPORT_ROWS: i64 = 1024;
 
 /// What a build is doing, for `pg_stat_progress_create_index`.
@@ -69,10 +69,17 @@ pub unsafe extern "C-unwind" fn build(
     // SAFETY: Postgres passes an open table, a new and empty index on it, and what belongs to them.
     unsafe {
         let source = Source { heap, index, info };
-        let (options, sample) = prepare(&source).or_raise();
-        Phase::Train.start();
-        let trained = Trained::train(&options, sample, &mut check_interrupts).or_raise_for(index);
-        let (heap_tuples, index_tuples) = load(&source, &options, &trained);
+        let (heap_tuples, index_tuples) = match prepare(&source).or_raise() {
+            Some((options, sample)) => {
+                Phase::Train.start();
+                let trained = Trained::train(&options, sample, &mut check_interrupts).or_raise_for(index);
+                load(&source, &options, &trained)
+            }
+            None => {
+                write_without_dimensions(index, MAIN_FORKNUM).or_raise();
+                (source.for_each(|_| ()), 0.0)
+            }
+        };
         let result =
             pg_sys::palloc0(size_of::<pg_sys::IndexBuildResult>()).cast::<pg_sys::IndexBuildResult>();
         (*result).heap_tuples = heap_tuples;
@@ -81,11 +88,11 @@ pub unsafe extern "C-unwind" fn build(
     }
 }
 
-/// What the index will be like, and the vectors to train on.
+/// What the index will be like, and the vectors to train on; `None` if neither a type nor a row tells the dimensions.
 ///
 /// # Safety
 /// As for [`Source::for_each`].
-unsafe fn prepare(source: &Source) -> Result<(build::Options, Vec<f32>), Error> {
+unsafe fn prepare(source: &Source) -> Result<Option<(build::Options, Vec<f32>)>, Error> {
     // SAFETY: the caller's promise.
     unsafe {
         let memory = maintenance_work_mem() as usize * 1024;
@@ -93,11 +100,11 @@ unsafe fn prepare(source: &Source) -> Result<(build::Options, Vec<f32>), Error> 
         if let Some(dims) = declared {
             check_limit(dims)?;
         } else if !super::is_on_expression(source.index) {
-            return Err(IvfError::NoDimensions { on_expression: false }.into());
+            return Err(IvfError::NoDimensions.into());
         }
         Phase::Sample.start();
         let survey = survey(source, declared, memory / 4);
-        let dims = declared.or(survey.dims).ok_or(IvfError::NoDimensions { on_expression: true })?;
+        let Some(dims) = declared.or(survey.dims) else { return Ok(None) };
         check_limit(dims)?;
 
         let rows = survey.rows_of_table();
@@ -107,13 +114,13 @@ unsafe fn prepare(source: &Source) -> Result<(build::Options, Vec<f32>), Error> 
         let wanted = build::sample_rows(&options, rows, memory)
             .map_err(|needed| IvfError::Memory { needed, available: memory })?;
         if survey.has_whole_table() && survey.rows <= wanted as u64 {
-            return Ok((options, survey.vectors));
+            return Ok(Some((options, survey.vectors)));
         }
         // A whole page a sample row would read more of a table of short rows than it has to.
         let blocks = (wanted as f64 / survey.density().max(f64::MIN_POSITIVE)).ceil() as u32;
         drop(survey);
         let plan = Plan { blocks, rows: wanted, bytes: memory };
-        Ok((options, Sample::take(source, Some(dims), plan).vectors))
+        Ok(Some((options, Sample::take(source, Some(dims), plan).vectors)))
     }
 }
 
@@ -141,12 +148,11 @@ unsafe fn survey(source: &Source, dims: Option<usize>, bytes: usize) -> Sample {
 /// As for [`Source::for_each`].
 unsafe fn load(source: &Source, options: &build::Options, trained: &Trained) -> (f64, f64) {
     Phase::Assign.start();
-    // Centroids, once as they are and once as the matrix multiplication wants them.
-    let used = 2 * trained.lists() * options.dims * size_of::<f32>();
     let memory = maintenance_work_mem();
-    let rest = memory - i32::try_from(used / 1024).unwrap_or(memory);
-    let mut sort = Sort::new(rest.max(memory / 4));
-    let mut encoder = Encoder::new(trained);
+    let rest = memory - i32::try_from(trained.memory(memory as usize * 1024) / 1024).unwrap_or(memory);
+    // The least that a sort works with, as Postgres's setting has it.
+    let mut sort = Sort::new(rest.max(64));
+    let mut encoder = Encoder::new(trained, memory as usize * 1024);
     let mut rows: i64 = 0;
     let mut drain = |encoder: &mut Encoder| {
         let Ok(()) = encoder.drain(|list, row| {
@@ -195,12 +201,16 @@ fn write(fork: &mut NewFork, trained: &Trained, sort: &mut Sort) -> Result<u64, 
     writer.finish(now())
 }
 
-/// `ambuildempty`: what an unlogged index is reset to after a crash. It is asked for when the index itself has been built,
-/// which knows the dimensions.
+/// `ambuildempty`: what an unlogged index is reset to after a crash. It is asked for when the index itself has been
+/// built, which knows the dimensions.
 #[pg_guard]
 pub unsafe extern "C-unwind" fn build_empty(index: pg_sys::Relation) {
     // SAFETY: Postgres passes an open index whose initial fork is empty.
     unsafe {
+        if declared_dimensions(index).is_none() {
+            write_without_dimensions(index, INIT_FORKNUM).or_raise();
+            return;
+        }
         let built = Index::open(&Pages::of(index)).or_raise_for(index);
         let options = build::Options {
             dims: built.geometry.dims,
@@ -212,6 +222,19 @@ pub unsafe extern "C-unwind" fn build_empty(index: pg_sys::Relation) {
         let mut fork = NewFork::of(index, INIT_FORKNUM);
         Writer::new(&mut fork, &trained).and_then(|writer| writer.finish(now())).or_raise_for(index);
         fork.finish();
+    }
+}
+
+/// # Safety
+/// As for [`NewFork::of`].
+unsafe fn write_without_dimensions(index: pg_sys::Relation, fork: ForkNumber::Type) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let bits = options::Options::of(index).bits;
+        let mut fork = NewFork::of(index, fork);
+        build::write_without_dimensions(&mut fork, metric_of(index)?, bits).or_raise_for(index);
+        fork.finish();
+        Ok(())
     }
 }
 

@@ -9,14 +9,15 @@ use pgrx::{pg_guard, pg_sys};
 use super::page::Pages;
 use crate::guc::{self, IterativeScan};
 
-/// Looking at the 1-bit code of a row: a fifth of a distance between two vectors, which takes 50 ns (measured).
+/// Looking at the 1-bit code of a row, in `cpu_operator_cost`s: design/ivf.md's goal of 10 ns, where a distance
+/// between two vectors takes 50 ns (measured).
 const CODE_OPERATORS: f64 = 0.2;
-/// Returning a row: its refinement record is read and decoded, with its page, 250 ns in all (measured).
+/// Returning a row, likewise: its refinement record is read, with its page, and decoded. An estimate, not measured.
 const REFINE_OPERATORS: f64 = 5.0;
 /// Pages of the index that hold 1-bit codes, when the index cannot be asked: one of five at 384 dimensions and 8 bits.
 const CODE_PAGES: f64 = 0.2;
 /// How much dearer a scan is whose every row is wanted. It would leave out NULLs, and go on to all lists to sort what a
-/// sort sorts faster; yet it must stay cheaper than what `enable_seqscan = off` adds.
+/// sort sorts faster; yet it must stay cheaper than what `enable_seqscan = off` adds. Chosen, not measured.
 const WHOLE_RESULT: f64 = 10.0;
 
 /// What the cost depends on.
@@ -95,8 +96,8 @@ impl Shape {
         Shape { rows, pages, lists: lists.max(1.0), code_pages }
     }
 
-    /// Before the first row, and for all rows. The planner takes a LIMIT's share of the difference, and a condition's: with
-    /// a selective one it expects to read more of the rows, and the scan goes on to more lists.
+    /// Before the first row, and for all rows. The planner takes a LIMIT's share of the difference, and a
+    /// condition's: with a selective one it expects to read more of the rows, and the scan goes on to more lists.
     fn costs(&self, page: &PageCosts) -> (f64, f64) {
         // SAFETY: read settings.
         let (operator, tuple) = unsafe { (pg_sys::cpu_operator_cost, pg_sys::cpu_index_tuple_cost) };
@@ -129,8 +130,8 @@ impl Shape {
     }
 }
 
-/// Lists, and the share of the pages with 1-bit codes, as the index itself says; `None` if it cannot be read, which is for
-/// a scan to complain about, not for the planner.
+/// Lists, and the share of the pages with 1-bit codes, as the index itself says; `None` if it cannot be read, which
+/// is for a scan to complain about, not for the planner.
 ///
 /// # Safety
 /// The index exists and is locked.
@@ -149,7 +150,7 @@ fn shape(pages: &Pages) -> Option<(f64, f64)> {
     if pages.blocks().ok()? == 0 {
         return None;
     }
-    let (meta, _) = read_meta(pages).ok()?;
+    let (meta, _) = read_meta(pages).ok().filter(|(meta, _)| meta.dims > 0)?;
     let geometry = Geometry::new(meta.dims as usize, meta.bits as usize);
     Some((f64::from(meta.lists), 1.0 / (1.0 + geometry.refinement_pages() as f64)))
 }

@@ -5,13 +5,14 @@ use ivf::insert;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::page::Pages;
-use super::sample::check_dimensions;
+use super::sample::{check_dimensions, check_limit};
 use super::{OfIndex, to_tid};
 use crate::error::OrRaise;
 use crate::vector::Vector;
 
 /// `aminsert`; NULL is not indexed. Never says that the row is unique, which nobody asks.
 #[pg_guard]
+#[allow(clippy::too_many_arguments)] // the interface of Postgres
 pub unsafe extern "C-unwind" fn insert(
     index: pg_sys::Relation,
     values: *mut pg_sys::Datum,
@@ -28,25 +29,36 @@ pub unsafe extern "C-unwind" fn insert(
             return false;
         }
         let pages = Pages::of(index);
-        let opened = opened(index, &pages, info);
         let vector = Vector::detoast(*values);
+        let opened = opened(index, &pages, info, vector.len());
         check_dimensions(opened.geometry.dims, vector.len()).or_raise();
         insert::insert(&pages, opened, to_tid(*heap_tid), &vector).or_raise_for(index);
     }
     false
 }
 
-/// The index as the statement's first row opened it.
+/// The index as the statement's first row opened it; if that is the index's first row of all, its dimensions may become the
+/// index's.
 ///
 /// # Safety
 /// As for `aminsert`.
-unsafe fn opened<'a>(index: pg_sys::Relation, pages: &Pages, info: *mut pg_sys::IndexInfo) -> &'a Index {
-    // SAFETY: the caller's promise. Nobody but us uses `ii_AmCache`; what it points to is dropped with the memory context
-    // that `info` is in, which outlives the call.
+unsafe fn opened<'a>(
+    index: pg_sys::Relation,
+    pages: &Pages,
+    info: *mut pg_sys::IndexInfo,
+    dims: usize,
+) -> &'a Index {
+    // SAFETY: the caller's promise. Nobody but us uses `ii_AmCache`; what it points to is dropped with the memory
+    // context that `info` is in, which outlives the call.
     unsafe {
         let cache = &mut (*info).ii_AmCache;
         if cache.is_null() {
-            let opened = Index::open(pages).or_raise_for(index);
+            let mut opened = Index::open(pages).or_raise_for(index);
+            if !opened.knows_dimensions() {
+                check_limit(dims).or_raise();
+                insert::settle(pages, dims).or_raise_for(index);
+                opened = Index::open(pages).or_raise_for(index);
+            }
             *cache = PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(opened).cast();
         }
         &*cache.cast::<Index>()

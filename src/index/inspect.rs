@@ -38,8 +38,8 @@ impl Opened {
     /// # Errors
     /// It is no index of this access method, or the user lacks the privilege.
     fn new(index: pg_sys::Oid, privilege: Privilege, lock: u32) -> Result<Opened, Error> {
-        // SAFETY: reads the catalog; a relation that has gone meanwhile is an ERROR. The table is locked before its index,
-        // as Postgres does it, and only when the privilege is there.
+        // SAFETY: reads the catalog; a relation that has gone meanwhile is an ERROR. The table is locked before its
+        // index, as Postgres does it, and only when the privilege is there.
         unsafe {
             if !is_ivf(index) {
                 let name = pg_sys::get_rel_name(index);
@@ -166,20 +166,23 @@ fn ivf_info(
         bytes(info.pages),
         bytes(info.free_pages),
         info.trained_rows as i64,
-        TimestampWithTimeZone::try_from(info.trained_at - POSTGRES_EPOCH).ok(),
+        // 0: not yet.
+        (info.trained_at != 0)
+            .then(|| TimestampWithTimeZone::try_from(info.trained_at - POSTGRES_EPOCH).ok())
+            .flatten(),
         info.automatic_probes as i32,
     ))
 }
 
 /// What is wrong with an index, one row a problem; none if it is sound.
 ///
-/// Writers wait meanwhile. On a standby, where no such lock can be had, replay may change the index under the check, which
-/// can then tell of problems that are none.
+/// Vacuum waits meanwhile. On a standby, where no such lock can be had, replay may change the index under the check,
+/// which can then tell of problems that are none.
 #[pg_extern(sql = false)]
 fn ivf_check(index: pg_sys::Oid) -> SetOfIterator<'static, String> {
     // SAFETY: asks for the state of the server.
     let in_recovery = unsafe { pg_sys::RecoveryInProgress() };
-    let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareLock };
+    let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareUpdateExclusiveLock };
     let opened = Opened::new(index, Privilege::Owner, lock).or_raise();
     // SAFETY: reads a setting; the index is open.
     let problems = unsafe {
@@ -189,8 +192,8 @@ fn ivf_check(index: pg_sys::Oid) -> SetOfIterator<'static, String> {
     SetOfIterator::new(problems)
 }
 
-/// Recall of the first `k` rows, with the current settings, of queries that are rows of the table: the share of rows that
-/// are no farther than the `k`th of an exact scan. `None` for an index without rows.
+/// Recall of the first `k` rows, with the current settings, of queries that are rows of the table: the share of rows
+/// that are no farther than the `k`th of an exact scan. `None` for an index without rows.
 #[pg_extern(sql = false)]
 fn ivf_recall(index: pg_sys::Oid, k: i32, sample: i32) -> Option<f64> {
     let k = count("k", k).or_raise();
@@ -216,8 +219,8 @@ fn count(name: &'static str, value: i32) -> Result<usize, Error> {
     }
 }
 
-/// Runs something that evaluates an index's expressions, which belong to the table's owner, with that owner's rights, as
-/// Postgres does when it builds the index. An ERROR restores the user, too, with the transaction's abort.
+/// Runs something that evaluates an index's expressions, which belong to the table's owner, with that owner's rights,
+/// as Postgres does when it builds the index. An ERROR restores the user, too, with the transaction's abort.
 ///
 /// # Safety
 /// `table` is open.
@@ -369,8 +372,8 @@ impl Search<'_> {
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
             while pg_sys::index_getnext_slot(scan, forward, self.slot) {
                 let bound = f64::from_bits((*(*scan).xs_orderbyvals).value() as u64);
-                // Without a recheck the rows come in the order in which they are returned; with it, a row cannot be nearer
-                // than its bound.
+                // Without a recheck the rows come in the order in which they are returned; with it, a row cannot be
+                // nearer than its bound.
                 let done =
                     !(*scan).xs_recheckorderby || found.farthest().is_some_and(|farthest| farthest <= bound);
                 if found.is_full() && done {

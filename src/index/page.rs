@@ -3,10 +3,11 @@
 //! # Errors
 //!
 //! An ERROR of Postgres, raised by any function called here, unwinds through the engine. The guards on its way then
-//! release nothing: raising an ERROR has already reset the count of held-off interrupts that each lock release takes one
-//! from, and what follows an ERROR in Postgres is always the abort of the (sub)transaction, which releases all locks
-//! and pins, and frees the unfinished change. Nothing in this extension catches an ERROR and goes on without such an
-//! abort, and nothing may. An `Err` of the engine is no unwinding: the guards release then, before the ERROR is raised.
+//! release nothing: raising an ERROR has already reset the count of held-off interrupts that each lock release takes
+//! one from, and what follows an ERROR in Postgres is always the abort of the (sub)transaction, which releases all
+//! locks and pins, and frees the unfinished change. Nothing in this extension catches an ERROR and goes on without
+//! such an abort, and nothing may. An `Err` of the engine is no unwinding: the guards release then, before the ERROR
+//! is raised.
 
 use std::marker::PhantomData;
 use std::mem::{offset_of, take};
@@ -167,7 +168,8 @@ impl PageStore for Pages {
     }
 
     fn prefetch(&self, block: Block) {
-        if block != pg_sys::InvalidBlockNumber {
+        // SAFETY: a setting, 0 for no prefetching.
+        if block != pg_sys::InvalidBlockNumber && unsafe { pg_sys::effective_io_concurrency } > 0 {
             // SAFETY: `index` is open.
             unsafe { pg_sys::PrefetchBuffer(self.index, MAIN_FORKNUM, block) };
         }
@@ -240,8 +242,8 @@ impl Change for LoggedChange<'_> {
 
     fn lock_new(&mut self, block: Block) -> Result<usize, IndexError> {
         self.refuse_twice(block)?;
-        // An existing page is read though its content does not matter: RBM_ZERO_AND_LOCK would leave zeros in the buffer
-        // when the change is dropped.
+        // An existing page is read though its content does not matter: RBM_ZERO_AND_LOCK would leave zeros in the
+        // buffer when the change is dropped.
         let buffer = if block < self.store.blocks()? {
             self.store.pin(block, pg_sys::BUFFER_LOCK_EXCLUSIVE)?
         } else {

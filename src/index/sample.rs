@@ -48,13 +48,16 @@ impl Sample {
         let wanted = plan.blocks.min(i32::MAX as u32) as i32;
         // SAFETY: the state of the sampler is ours; the rest is the caller's promise.
         unsafe {
-            pg_sys::BlockSampler_Init(&mut sampler, blocks_of_table, wanted, SEED);
+            pg_sys::BlockSampler_Init(&mut sampler, blocks_of_table, wanted, SEED as _);
             while pg_sys::BlockSampler_HasMore(&mut sampler) {
                 pgrx::check_for_interrupts!();
                 let block = pg_sys::BlockSampler_Next(&mut sampler);
                 source.for_each_of_block(block, |row| {
                     if row.is_alive {
                         sample.add(row, plan, &mut random).or_raise();
+                    } else if sample.dims.is_none() {
+                        // It is not to be trained on, but is in the index.
+                        sample.dims = Some(row.vector().len());
                     }
                 });
                 sample.blocks += 1;
@@ -127,9 +130,9 @@ impl Random {
     fn below(&mut self, n: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^= z >> 31;
-        (u128::from(z) * u128::from(n) >> 64) as u64
+        ((u128::from(z) * u128::from(n)) >> 64) as u64
     }
 }

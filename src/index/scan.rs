@@ -3,8 +3,9 @@
 use std::rc::Rc;
 
 use ivf::index::Index;
+use ivf::metric::Metric;
 use ivf::scan::{Options, Order, Scan};
-use ivf::vector::VectorError;
+use ivf::vector::{self, VectorError};
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::page::Pages;
@@ -24,6 +25,8 @@ struct State {
 
 struct Started {
     scan: Scan,
+    /// The distance of every row, if the query alone tells it.
+    constant: Option<f64>,
     /// The executor is to compute the distances, of which it gets bounds.
     recheck: bool,
 }
@@ -35,8 +38,8 @@ pub unsafe extern "C-unwind" fn begin(
     keys: i32,
     orderbys: i32,
 ) -> pg_sys::IndexScanDesc {
-    // SAFETY: Postgres passes an open index. The arrays live, and the state is dropped, with the memory context that the
-    // scan itself is in.
+    // SAFETY: Postgres passes an open index. The arrays live, and the state is dropped, with the memory context that
+    // the scan itself is in.
     unsafe {
         let scan = pg_sys::RelationGetIndexScan(index, keys, orderbys);
         if orderbys > 0 {
@@ -89,10 +92,11 @@ pub unsafe extern "C-unwind" fn get_tuple(
         let Some(hit) = started.scan.next(&pages).or_raise_for(index) else { return false };
         (*scan).xs_heaptid = to_pointer(hit.tid);
         (*scan).xs_recheck = false;
-        // The distance to NULL is NULL, without a computation.
+        // The distance to NULL is NULL.
+        let distance = started.constant.or(hit.distance);
         (*scan).xs_recheckorderby = started.recheck && hit.distance.is_some();
-        *(*scan).xs_orderbyvals = pg_sys::Datum::from(hit.distance.unwrap_or(0.0).to_bits());
-        *(*scan).xs_orderbynulls = hit.distance.is_none();
+        *(*scan).xs_orderbyvals = pg_sys::Datum::from(distance.unwrap_or(0.0).to_bits());
+        *(*scan).xs_orderbynulls = distance.is_none();
         true
     }
 }
@@ -137,23 +141,40 @@ unsafe fn start(
             (orderby.sk_flags as u32 & pg_sys::SK_ISNULL == 0).then(|| Vector::detoast(orderby.sk_argument));
         let dims = opened.geometry.dims;
         if let Some(query) = query.as_deref()
+            && opened.knows_dimensions()
             && query.len() != dims
         {
             return Err(VectorError::DifferentDimensions(dims, query.len()).into());
         }
+        let constant = query.as_deref().and_then(|query| constant_distance(opened.space.metric(), query));
+        let query = query.filter(|_| constant.is_none());
         let order = options::Options::of(index).order(is_on_expression(index));
         let options = Options {
             probes: guc::probes(),
             iterative: guc::iterative_scan() != IterativeScan::Off,
             max_probes: guc::max_probes(),
+            // In KiB.
+            memory: pg_sys::work_mem as usize * 1024,
             order,
         };
-        Ok(Started { scan: Scan::new(opened, query.as_deref(), options), recheck: order == Order::Bound })
+        let scan = Scan::new(opened, query.as_deref(), options);
+        Ok(Started { scan, constant, recheck: order == Order::Bound })
     }
 }
 
-/// A row's TID may be used again as soon as VACUUM has removed it from the index, which need not wait for a scan that has
-/// copied it: a snapshot of this kind does not see the new row.
+/// A zero vector is equally far from every row, but under L2. Its rows need no order; with bounds that no row
+/// reaches, the executor would read all of them.
+fn constant_distance(metric: Metric, query: &[f32]) -> Option<f64> {
+    match metric {
+        Metric::L2 => None,
+        _ if vector::norm(query) > 0.0 => None,
+        Metric::InnerProduct => Some(0.0),
+        Metric::Cosine => Some(f64::NAN),
+    }
+}
+
+/// A row's TID may be used again as soon as VACUUM has removed it from the index, which need not wait for a scan that
+/// has copied it: a snapshot of this kind does not see the new row.
 ///
 /// # Safety
 /// `snapshot` is one, or null.

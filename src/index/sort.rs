@@ -37,7 +37,7 @@ impl Sort {
                 nulls_first.as_mut_ptr(),
                 memory,
                 null_mut(),
-                0,
+                Default::default(), // rows are read once, in order
             );
             let input = pg_sys::MakeSingleTupleTableSlot(columns_of_row, &raw const pg_sys::TTSOpsVirtual);
             let output =

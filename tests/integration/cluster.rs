@@ -181,13 +181,15 @@ impl Cluster {
         let mut server = self.server.take().expect("the server runs");
         let file = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
         let postmaster: i32 = file.lines().next().unwrap().parse().unwrap();
-        signal(postmaster, libc::SIGSTOP); // so that it starts no more of them
-        let children = children(postmaster);
-        for &pid in std::iter::once(&postmaster).chain(&children) {
-            signal(pid, libc::SIGKILL);
-        }
+        signal(postmaster, libc::SIGKILL);
+        wait_until("the killed processes end", || {
+            let processes = processes_in(&self.data());
+            for &pid in &processes {
+                signal(pid, libc::SIGKILL);
+            }
+            processes.is_empty()
+        });
         server.wait().unwrap();
-        wait_until("the killed processes end", || children.iter().all(|pid| !runs(*pid)));
     }
 
     /// Starts the server that was stopped or killed, and waits until it takes connections.
@@ -244,23 +246,12 @@ pub fn signal(pid: i32, signal: i32) -> bool {
     unsafe { libc::kill(pid, signal) == 0 }
 }
 
-/// Whether there is such a process, other than one that has ended and that nobody has waited for.
-fn runs(pid: i32) -> bool {
-    stat(pid).is_some_and(|stat| stat.0 != "Z")
-}
-
-/// State and parent of a process.
-fn stat(pid: i32) -> Option<(String, i32)> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let mut fields = fields.split_whitespace();
-    Some((fields.next()?.to_string(), fields.next()?.parse().ok()?))
-}
-
-fn children(parent: i32) -> Vec<i32> {
+/// The processes that run in a directory: those of a server run in its data directory.
+fn processes_in(directory: &Path) -> Vec<i32> {
     let processes = std::fs::read_dir("/proc").unwrap();
     let pids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
-    pids.filter(|pid| stat(*pid).is_some_and(|stat| stat.1 == parent)).collect()
+    pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory))
+        .collect()
 }
 
 /// Postgres refuses to run as root: root runs it as the user `postgres`.

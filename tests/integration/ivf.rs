@@ -227,11 +227,17 @@ pub fn problems(client: &mut Client, index: &str) -> Vec<String> {
     rows(client, &format!("SELECT * FROM ivf_check('{index}')")).concat()
 }
 
-/// The index is well formed, and a scan of all of it gives every row that it is to hold, once, in the order of
-/// distance. `condition` is that of the rows that it is to hold, after WHERE.
+/// The index is well formed, and complete as [`assert_complete`] says. The check waits for transactions that write.
 #[track_caller]
 pub fn assert_sound(client: &mut Client, index: &str, table: &str, metric: Metric, condition: &str) {
     assert_eq!(problems(client, index), [""; 0], "ivf_check('{index}')");
+    assert_complete(client, index, table, metric, condition);
+}
+
+/// A scan of the whole index gives every row that it is to hold, once, in the order of distance. `condition` is that of
+/// the rows that it is to hold, after WHERE.
+#[track_caller]
+pub fn assert_complete(client: &mut Client, index: &str, table: &str, metric: Metric, condition: &str) {
     let query = value(
         client,
         &format!("SELECT coalesce((SELECT v FROM {table} WHERE v IS NOT NULL LIMIT 1)::text, '')"),

@@ -37,8 +37,7 @@ fn tables_that_are_changed_and_moved() {
         "ALTER TABLE t ALTER id TYPE int USING id + 1",
         "ALTER TABLE t ADD more int DEFAULT 5",
         "ALTER TABLE t DROP more",
-        "ALTER TABLE t RENAME v TO w",
-        "ALTER TABLE t RENAME w TO v",
+        "ALTER TABLE t RENAME v TO w; ALTER TABLE t RENAME w TO v",
         "ALTER INDEX i SET (lists = 3)",
         "REINDEX INDEX i",
         "ALTER INDEX i RESET (lists)",
@@ -157,7 +156,7 @@ fn toasted_vectors_and_dead_rows() {
     for round in 0..3 {
         if round == 1 {
             // A snapshot that keeps the dead rows of the next round from going.
-            old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM t").unwrap();
+            old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM pg_am").unwrap();
         }
         client
             .batch_execute(&format!(

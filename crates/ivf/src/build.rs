@@ -8,7 +8,7 @@ use crate::layout::{
 };
 use crate::metric::Metric;
 use crate::quantize::{Space, decode, encode};
-use crate::rotate::{Rotation, padded};
+use crate::rotate::Rotation;
 use crate::store::{Block, PageSink};
 
 /// Of the rotation and of k-means: builds can be repeated. Any number does.
@@ -41,17 +41,16 @@ const LEAST_SAMPLE_PER_LIST: usize = 8;
 
 /// Rows to sample for the training within `memory` bytes; `Err` has the bytes that the training needs at least.
 ///
-/// `rows`: those of the table, as far as known.
+/// `rows`: those of the table, about.
 pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize, usize> {
     let bytes = |sample: usize| {
         let k_means = KMeans { lists: options.lists, dims: options.dims, spherical: true, seed: SEED };
-        let assigner = options.lists * padded(options.dims) * size_of::<f32>();
-        let fixed = k_means.memory(sample) + 2 * assigner + Encoder::memory(options) + Writer::<()>::memory();
-        sample * options.dims * size_of::<f32>() + fixed
+        // The sample is gone when the rows are loaded.
+        let training = sample * options.dims * size_of::<f32>() + k_means.memory(sample);
+        training.max(load_memory(options, options.lists.min(sample), memory))
     };
-    let known = if rows >= 1.0 { rows as usize } else { 1 };
-    // Statistics can be old: an empty table by their account may have rows by now.
-    let wanted = (options.lists * SAMPLE_PER_LIST).min(known.max(10_000));
+    // Somewhat more than there are said to be.
+    let wanted = (options.lists * SAMPLE_PER_LIST).min((rows * 1.1) as usize + 100);
     let least = (options.lists * LEAST_SAMPLE_PER_LIST).min(wanted);
     if bytes(least) > memory {
         return Err(bytes(least));
@@ -61,6 +60,18 @@ pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize,
     let fitting =
         (0..=64).rev().map(|i| (least + i * step).min(wanted)).find(|&sample| bytes(sample) <= memory);
     Ok(fitting.unwrap_or(least))
+}
+
+/// Bytes that [`Trained`], [`Encoder`] and [`Writer`] need, at most, when the build has `memory`.
+fn load_memory(options: &Options, lists: usize, memory: usize) -> usize {
+    let geometry = Geometry::new(options.dims, options.bits);
+    let batch = batch(&geometry, memory);
+    // Centroids as floats, as the matrix multiplication wants them, and as codes, and its products.
+    let centroids = lists * (3 * geometry.padded + batch) * size_of::<f32>();
+    // For the inner product, the vectors are copied.
+    let encoder = 2 * batch * geometry.padded * size_of::<f32>();
+    let run = RUN * (1 + geometry.refinement_pages()) * size_of::<Page>();
+    centroids + encoder + 2 * run
 }
 
 /// Mean and centroids.
@@ -158,6 +169,11 @@ impl Trained {
     pub fn lists(&self) -> usize {
         self.centroids.len()
     }
+
+    /// Bytes that this, an [`Encoder`] and a [`Writer`] need, at most, when the build has `memory`.
+    pub fn memory(&self, memory: usize) -> usize {
+        load_memory(&self.options, self.lists(), memory)
+    }
 }
 
 /// Scales every row to length 1 and drops the zero rows; returns their mean length before (1 without rows).
@@ -202,6 +218,8 @@ fn mean_of(rows: &[f32], dims: usize) -> Vec<f32> {
 /// Encodes rows, some hundreds at a time.
 pub struct Encoder<'a> {
     trained: &'a Trained,
+    /// Rows at a time.
+    batch: usize,
     tids: Vec<Tid>,
     /// Centred and rotated vectors, rows × padded.
     vectors: Vec<f32>,
@@ -212,28 +230,38 @@ pub struct Encoder<'a> {
     refinement: Vec<u8>,
 }
 
-/// Rows whose lists are sought together: enough for the matrix multiplication to run at speed.
+/// Rows whose lists are sought together at most: enough for the matrix multiplication to run at speed.
 const BATCH: usize = 512;
+/// Bytes of them at most: at 512 dimensions as many as that.
+const BATCH_BYTES: usize = 1 << 20;
+/// They have one part in so many of the build's memory at most.
+const BATCH_SHARE: usize = 16;
+/// Rows however little memory there is.
+const LEAST_BATCH: usize = 16;
 /// Multiplications of one batch at most, as it cannot be interrupted: some 50 ms with AVX2.
 const BATCH_WORK: usize = 1 << 31;
 
+fn batch(geometry: &Geometry, memory: usize) -> usize {
+    let rows = BATCH_BYTES.min(memory / BATCH_SHARE) / (geometry.padded * size_of::<f32>());
+    rows.clamp(LEAST_BATCH, BATCH)
+}
+
 impl<'a> Encoder<'a> {
-    pub fn new(trained: &'a Trained) -> Encoder<'a> {
+    /// `memory`: bytes that the build has.
+    pub fn new(trained: &'a Trained, memory: usize) -> Encoder<'a> {
         let geometry = &trained.geometry;
+        let batch = batch(geometry, memory);
         Encoder {
             trained,
-            tids: Vec::with_capacity(BATCH),
-            vectors: Vec::with_capacity(BATCH * geometry.padded),
+            batch,
+            tids: Vec::with_capacity(batch),
+            vectors: Vec::with_capacity(batch * geometry.padded),
             z: Vec::new(),
-            lists: Vec::with_capacity(BATCH),
+            lists: Vec::with_capacity(batch),
             row: Vec::with_capacity(geometry.row_bytes()),
             signs: vec![0; geometry.sign_bytes()],
             refinement: vec![0; geometry.refinement_bytes()],
         }
-    }
-
-    fn memory(options: &Options) -> usize {
-        2 * BATCH * padded(options.dims) * size_of::<f32>()
     }
 
     /// Takes a row; false if it is not indexed (zero under cosine).
@@ -249,7 +277,7 @@ impl<'a> Encoder<'a> {
     /// It is time to [drain](Encoder::drain).
     pub fn is_full(&self) -> bool {
         let work = self.tids.len() * self.trained.lists() * self.trained.geometry.padded;
-        self.tids.len() >= BATCH || work >= BATCH_WORK
+        self.tids.len() >= self.batch || work >= BATCH_WORK
     }
 
     /// Hands over the rows taken so far: the number of the list, and the encoded row.
@@ -279,7 +307,7 @@ impl<'a> Encoder<'a> {
 }
 
 /// Code pages that are written side by side, followed by their refinement pages: a scan reads code pages only.
-const RUN: usize = 16;
+const RUN: usize = 8;
 
 /// Writes the pages of a new index.
 pub struct Writer<'a, S> {
@@ -342,7 +370,8 @@ impl<'a, S: PageSink> Writer<'a, S> {
         let mut page = Page::zeroed();
         page.initialize(PageKind::Meta, NO_BLOCK);
         let meta = page.meta_mut();
-        meta.set_up(options.dims, options.metric, options.bits, SEED);
+        meta.set_up(options.metric, options.bits, SEED);
+        meta.dims = options.dims as u32;
         meta.mean = self.mean;
         meta.directory = first.block();
         meta.lists = centroids.len() as u32;
@@ -355,11 +384,29 @@ impl<'a, S: PageSink> Writer<'a, S> {
     }
 }
 
-impl Writer<'_, ()> {
-    /// Bytes of the rows and pages of one run, at most.
-    fn memory() -> usize {
-        2 * (RUN + 1) * 20 * size_of::<Page>()
-    }
+/// Writes an index without rows on values whose type does not say their dimensions: the
+/// [first row](crate::insert::settle) will.
+pub fn write_without_dimensions<S: PageSink>(
+    sink: &mut S,
+    metric: Metric,
+    bits: usize,
+) -> Result<(), S::Error> {
+    let mut page = Page::zeroed();
+    sink.append(&page)?;
+    page.initialize(PageKind::Mean, NO_BLOCK);
+    let mean = sink.append(&page)?;
+    let directory = mean + 1;
+    page.initialize(PageKind::Codes, NO_BLOCK);
+    page.segment_mut().list = DIRECTORY;
+    page.segment_mut().insert_at = directory;
+    sink.append(&page)?;
+    page.initialize(PageKind::Meta, NO_BLOCK);
+    let meta = page.meta_mut();
+    meta.set_up(metric, bits, SEED);
+    meta.mean = mean;
+    meta.directory = directory;
+    meta.pages = directory + 1;
+    sink.overwrite(META_BLOCK, &page)
 }
 
 /// Writes the segments of one list.

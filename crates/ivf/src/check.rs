@@ -1,20 +1,22 @@
 //! Checking the structure of an index.
 
-use crate::index::Index;
+use crate::index::{Index, read_meta};
 use crate::layout::{Codes, DIRECTORY, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
 use crate::quantize::decode;
 use crate::store::{Block, PageStore};
 
-/// Reads every page and returns what is wrong, at most `limit` problems. Nothing may change the index meanwhile.
+/// Reads every page and returns what is wrong, at most `limit` problems. Rows may be inserted meanwhile, but no vacuum
+/// may run.
 ///
 /// Every page is used once; every list's chain, counters and hint are in order; every TID is in one lane only; every row's
 /// factors agree with its code. `memory`: bytes for the TIDs, which are compared in several rounds if they do not fit.
 pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec<String>, S::Error> {
     let index = Index::open(store)?;
-    let blocks = store.blocks()?;
-    let mut check = Check { store, limit, problems: Vec::new(), used: vec![false; blocks as usize], rows: 0 };
-    check.mark(META_BLOCK, "the metapage");
-    check.mark(index.meta.mean, "the mean");
+    let mut check = Check { store, limit, problems: Vec::new(), used: Vec::new(), free: Vec::new(), rows: 0 };
+    // First: without a vacuum pages leave this list only, and are then found in use.
+    check.free_list()?;
+    check.mark(META_BLOCK, "the metapage")?;
+    check.mark(index.meta.mean, "the mean")?;
 
     let mut firsts = Vec::new();
     let (directory, first) = (&index.directory, index.meta.directory);
@@ -26,8 +28,7 @@ pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec
     for &first in &firsts {
         check.list(&index.geometry, first, &mut |_| ())?;
     }
-    check.free_list(index.meta.free, index.meta.free_pages)?;
-    check.unused_pages(index.meta.pages, blocks)?;
+    check.unused_pages(index.meta.pages)?;
 
     if check.problems.is_empty() {
         let rounds = (check.rows * size_of::<Tid>() as u64).div_ceil(memory.max(1) as u64).max(1);
@@ -38,12 +39,17 @@ pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec
     Ok(check.problems)
 }
 
+/// Each takes one page that an insert takes off the free list while that is read.
+const FREE_LIST_ATTEMPTS: usize = 100;
+
 struct Check<'a, S> {
     store: &'a S,
     limit: usize,
     problems: Vec<String>,
     /// Pages that have been reached.
     used: Vec<bool>,
+    /// Pages on the free list.
+    free: Vec<bool>,
     rows: u64,
 }
 
@@ -55,21 +61,25 @@ impl<S: PageStore> Check<'_, S> {
     }
 
     /// Notes that a page is used; false if it cannot be.
-    fn mark(&mut self, block: Block, what: &str) -> bool {
+    fn mark(&mut self, block: Block, what: &str) -> Result<bool, S::Error> {
+        if block as usize >= self.used.len() {
+            // It may have been added meanwhile.
+            self.used.resize(self.store.blocks()? as usize, false);
+        }
         let problem = match self.used.get_mut(block as usize) {
             None => format!("{what} should be on block {block}, which does not exist"),
             Some(true) => format!("block {block} is used for {what} and for something else"),
             Some(used) => {
                 *used = true;
-                return true;
+                return Ok(true);
             }
         };
         self.problem(|| problem);
-        false
+        Ok(false)
     }
 
     fn list(&mut self, geometry: &Geometry, first: Block, each: &mut dyn FnMut(Tid)) -> Result<(), S::Error> {
-        if first as usize >= self.used.len() {
+        if first >= self.store.blocks()? {
             self.problem(|| format!("a list should start on block {first}, which does not exist"));
             return Ok(());
         }
@@ -88,7 +98,7 @@ impl<S: PageStore> Check<'_, S> {
         let mut segments = Vec::new();
         let mut insert_at = NO_BLOCK;
         let mut block = first;
-        while block != NO_BLOCK && self.mark(block, "a list's codes") {
+        while block != NO_BLOCK && self.mark(block, "a list's codes")? {
             self.store.check_interrupts()?;
             let page = self.store.read(block)?;
             let codes = match Codes::of(&page, geometry, block) {
@@ -106,11 +116,7 @@ impl<S: PageStore> Check<'_, S> {
             if block == first {
                 insert_at = codes.segment().insert_at;
             }
-            let live: u32 = codes.live().iter().map(|mask| mask.count_ones()).sum();
-            if live != u32::from(codes.segment().live) {
-                self.problem(|| format!("block {block} has {live} rows, not {}", codes.segment().live));
-            }
-            self.rows += u64::from(live);
+            self.rows += codes.count() as u64;
             codes.live_lanes().for_each(|lane| each(codes.tid(lane)));
             self.segment(geometry, block, codes)?;
             segments.push(block);
@@ -142,7 +148,7 @@ impl<S: PageStore> Check<'_, S> {
                 }
                 continue;
             }
-            if !self.mark(refinement, "refinements") {
+            if !self.mark(refinement, "refinements")? {
                 continue;
             }
             let page = self.store.read(refinement)?;
@@ -187,35 +193,54 @@ impl<S: PageStore> Check<'_, S> {
         }
     }
 
-    fn free_list(&mut self, mut block: Block, pages: u32) -> Result<(), S::Error> {
-        let mut count = 0;
-        while block != NO_BLOCK && self.mark(block, "the free list") {
-            self.store.check_interrupts()?;
-            let page = self.store.read(block)?;
-            if !page.is(PageKind::Free) {
-                self.problem(|| format!("block {block} is on the free list and not free"));
+    /// Notes the pages on the free list. An insert can take its first page at any time: then it is read again.
+    fn free_list(&mut self) -> Result<(), S::Error> {
+        for _ in 0..FREE_LIST_ATTEMPTS {
+            let (meta, _) = read_meta(self.store)?;
+            self.free = vec![false; self.store.blocks()? as usize];
+            let problem = self.walk_free_list(meta.free, meta.free_pages)?;
+            if read_meta(self.store)?.0.free == meta.free {
+                if let Some(problem) = problem {
+                    self.problem(|| problem);
+                }
                 break;
             }
-            count += 1;
-            block = page.start().link;
-        }
-        if count != pages {
-            self.problem(|| format!("the free list has {count} pages, not {pages}"));
         }
         Ok(())
     }
 
-    /// Pages in use are reached from the metapage; those beyond were added just before a crash.
-    fn unused_pages(&mut self, pages: Block, blocks: Block) -> Result<(), S::Error> {
-        if pages > blocks {
-            self.problem(|| format!("{pages} pages are in use, of {blocks}"));
+    fn walk_free_list(&mut self, mut block: Block, pages: u32) -> Result<Option<String>, S::Error> {
+        let mut count = 0;
+        while block != NO_BLOCK {
+            self.store.check_interrupts()?;
+            match self.free.get_mut(block as usize) {
+                Some(free) if !*free => *free = true,
+                _ => return Ok(Some(format!("the free list leads astray to block {block}"))),
+            }
+            let page = self.store.read(block)?;
+            if !page.is(PageKind::Free) {
+                return Ok(Some(format!("block {block} is on the free list and not free")));
+            }
+            count += 1;
+            block = page.start().link;
         }
+        Ok((count != pages).then(|| format!("the free list has {count} pages, not {pages}")))
+    }
+
+    /// Pages in use, of which there were `pages` at the start, are reached from the metapage; those beyond were added just
+    /// before a crash.
+    fn unused_pages(&mut self, pages: Block) -> Result<(), S::Error> {
+        let (now, blocks) = (read_meta(self.store)?.0.pages, self.store.blocks()?);
+        if now > blocks {
+            self.problem(|| format!("{now} pages are in use, of {blocks}"));
+        }
+        let set = |pages: &[bool], block: Block| pages.get(block as usize).copied().unwrap_or(false);
         for block in 0..blocks {
-            let used = self.used[block as usize];
-            if !used && block < pages {
+            let used = set(&self.used, block);
+            if !used && !set(&self.free, block) && block < pages {
                 self.problem(|| format!("block {block} is not reached from anywhere"));
             }
-            if used && block >= pages {
+            if used && block >= now {
                 self.problem(|| format!("block {block} is in use beyond the last page"));
             }
         }

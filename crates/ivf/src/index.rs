@@ -1,5 +1,6 @@
 //! An opened index: what its metapage says.
 
+use crate::build::MAX_LISTS;
 use crate::layout::{DIRECTORY_BITS, FORMAT_VERSION, Geometry, MAX_DIMENSIONS, META_BLOCK, Meta, PageKind};
 use crate::metric::Metric;
 use crate::quantize::Space;
@@ -16,17 +17,26 @@ pub struct Index {
 
 impl Index {
     /// Reads metapage and mean. What is kept stays true until the index is rebuilt, but for the counters in `meta`.
+    ///
+    /// An index without rows may not [know its dimensions](Index::knows_dimensions): nothing but
+    /// [`insert::settle`](crate::insert::settle) may change it then, and this is to be opened again.
     pub fn open<S: PageStore>(store: &S) -> Result<Index, S::Error> {
         let (meta, metric) = read_meta(store)?;
         let page = store.read(meta.mean)?;
         page.expect(PageKind::Mean, meta.mean)?;
-        let dims = meta.dims as usize;
+        let dims = meta.dims.max(1) as usize;
         Ok(Index {
             meta,
             geometry: Geometry::new(dims, meta.bits as usize),
             directory: Geometry::new(dims, DIRECTORY_BITS),
             space: Space::new(metric, meta.seed, page.mean(dims).to_vec()),
         })
+    }
+}
+
+impl Index {
+    pub fn knows_dimensions(&self) -> bool {
+        self.meta.dims != 0
     }
 }
 
@@ -39,8 +49,9 @@ pub fn read_meta<S: PageStore>(store: &S) -> Result<(Meta, Metric), S::Error> {
         return Err(IndexError::Version(meta.version).into());
     }
     let metric = Metric::from_stored(meta.metric);
-    let possible =
-        (1..=MAX_DIMENSIONS as u32).contains(&meta.dims) && (1..=8).contains(&meta.bits) && meta.lists >= 1;
+    let known =
+        (1..=MAX_DIMENSIONS as u32).contains(&meta.dims) && (1..=MAX_LISTS as u32).contains(&meta.lists);
+    let possible = (known || (meta.dims, meta.lists) == (0, 0)) && (1..=8).contains(&meta.bits);
     match metric {
         Some(metric) if possible => Ok((meta, metric)),
         _ => Err(IndexError::corrupt(META_BLOCK, "says what cannot be").into()),

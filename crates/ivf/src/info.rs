@@ -20,7 +20,6 @@ pub struct Info {
     pub imbalance: f64,
     pub pages: u32,
     pub free_pages: u32,
-    pub segments: u64,
     pub trained_rows: u64,
     /// Microseconds since 1970.
     pub trained_at: i64,
@@ -30,26 +29,23 @@ pub struct Info {
 
 /// Reads every code page.
 pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
-    #[derive(Default)]
     struct List {
         rows: u64,
-        segments: u64,
     }
     impl<E> Visitor<E> for List {
-        fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
-            self.rows += u64::from(codes.segment().live);
-            self.segments += 1;
-            Ok(())
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
+            self.rows += codes.count() as u64;
+            Ok(true)
         }
         fn restart(&mut self) {
-            *self = List::default();
+            self.rows = 0;
         }
     }
 
     let index = Index::open(store)?;
     let mut lists = Vec::new();
     for first in first_segments(store, &index)? {
-        let mut list = List::default();
+        let mut list = List { rows: 0 };
         walk(store, &index.geometry, first, &mut list)?;
         lists.push(list);
     }
@@ -67,7 +63,6 @@ pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
         imbalance: if rows == 0 { 1.0 } else { lists.len() as f64 * squares / (rows as f64).powi(2) },
         pages: store.blocks()?,
         free_pages: meta.free_pages,
-        segments: lists.iter().map(|list| list.segments).sum(),
         trained_rows: meta.trained_rows,
         trained_at: meta.trained_at,
         automatic_probes: automatic_probes(meta.lists as usize) as u32,

@@ -1,12 +1,15 @@
 //! Inserting one row.
 
-use crate::index::Index;
-use crate::layout::{Codes, CodesMut, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
-use crate::quantize::encode;
+use bytemuck::Zeroable;
+
+use crate::index::{Index, read_meta};
+use crate::layout::{Codes, CodesMut, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
+use crate::quantize::{Factors, encode};
 use crate::segments;
 use crate::store::{Block, Change, IndexError, PageStore};
 
-/// Adds a row; false if it is not indexed (zero under cosine). The vector has the index's dimensions.
+/// Adds a row; false if it is not indexed (zero under cosine). The vector has the index's dimensions, which it
+/// [knows](Index::knows_dimensions).
 pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) -> Result<bool, S::Error> {
     let geometry = &index.geometry;
     let mut z = Vec::new();
@@ -37,6 +40,40 @@ pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) 
 /// Each failed attempt is one segment unlinked by the one vacuum there can be, just between two reads of ours.
 const ATTEMPTS: usize = 100;
 
+/// Tells an index without rows what dimensions its vectors have, 1..=[`MAX_DIMENSIONS`](crate::layout::MAX_DIMENSIONS), unless
+/// it has learnt it by now. It gets its first list, whose centroid is the origin.
+pub fn settle<S: PageStore>(store: &S, dims: usize) -> Result<(), S::Error> {
+    let geometry = Geometry::new(dims, DIRECTORY_BITS);
+    let (meta, _) = read_meta(store)?;
+    let mut change = store.change();
+    let directory = change.lock(meta.directory)?;
+    change.page(directory).expect(PageKind::Codes, meta.directory)?;
+    let meta_at = change.lock(META_BLOCK)?;
+    change.page(meta_at).expect(PageKind::Meta, META_BLOCK)?;
+    if change.page(meta_at).meta().dims != 0 {
+        return Ok(());
+    }
+    let first = change.page(meta_at).meta().pages;
+    let refinement = first + 1;
+
+    let mut codes = CodesMut::new(change.page_mut(directory)?, &geometry);
+    let signs = vec![0; geometry.sign_bytes()];
+    let tid = Tid::new(first, 1);
+    codes.fill(0, &Row { tid, factors: Factors::zeroed(), signs: &signs, refinement: &[] });
+    codes.set_refinement_page(0, refinement);
+    let new_meta = change.page_mut(meta_at)?.meta_mut();
+    new_meta.dims = dims as u32;
+    new_meta.lists = 1;
+    new_meta.pages += 2;
+    let at = change.lock_new(first)?;
+    let page = change.page_mut(at)?;
+    page.initialize(PageKind::Codes, NO_BLOCK);
+    page.segment_mut().insert_at = first;
+    let at = change.lock_new(refinement)?;
+    change.page_mut(at)?.initialize(PageKind::Refinements, meta.directory);
+    change.commit()
+}
+
 /// Puts a row into the list that starts at `first`, at its segment `start` or after it; false if a segment was unlinked on
 /// the way.
 fn insert_into<S: PageStore>(
@@ -64,7 +101,7 @@ fn insert_into<S: PageStore>(
         if let Some(lane) = codes.free_lane() {
             write_row(change, index, (at, block), lane, row)?;
             if block != insert_at {
-                move_hint(store, first, block)?;
+                move_hint(store, first, insert_at, block)?;
             }
             return Ok(true);
         }
@@ -146,11 +183,14 @@ where
     Ok((free, page))
 }
 
-/// Remembers where the list has room.
-fn move_hint<S: PageStore>(store: &S, first: Block, insert_at: Block) -> Result<(), S::Error> {
+/// Remembers where the list has room, unless vacuum has found some elsewhere meanwhile.
+fn move_hint<S: PageStore>(store: &S, first: Block, from: Block, to: Block) -> Result<(), S::Error> {
     let mut change = store.change();
     let at = change.lock(first)?;
     change.page(at).expect(PageKind::Codes, first)?;
-    change.page_mut(at)?.segment_mut().insert_at = insert_at;
-    change.commit()
+    if change.page(at).segment().insert_at == from {
+        change.page_mut(at)?.segment_mut().insert_at = to;
+        change.commit()?;
+    }
+    Ok(())
 }

@@ -58,11 +58,6 @@ impl Page {
         self.read(0)
     }
 
-    /// A page that was added to the relation and never written.
-    pub fn is_new(&self) -> bool {
-        *self.start() == Start::zeroed()
-    }
-
     pub fn is(&self, kind: PageKind) -> bool {
         let start = self.start();
         start.magic == MAGIC && start.kind == kind as u16
@@ -165,6 +160,7 @@ pub struct Start {
 pub struct Meta {
     start: Start,
     pub version: u32,
+    /// 0: of an index without rows on values whose type does not say; the first row will.
     pub dims: u32,
     pub metric: u32,
     pub bits: u32,
@@ -174,6 +170,7 @@ pub struct Meta {
     pub mean: Block,
     /// First segment of the directory.
     pub directory: Block,
+    /// None as long as the dimensions are not known.
     pub lists: u32,
     /// First page of the free list.
     pub free: Block,
@@ -213,9 +210,7 @@ pub struct Segment {
     pub insert_at: Block,
     /// In a list's first segment: how many segments were unlinked from the list so far, modulo 2^32.
     pub unlinked: u32,
-    /// Lanes in use.
-    pub live: u16,
-    reserved: u16,
+    reserved: u32,
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
@@ -408,6 +403,11 @@ impl<'a> Codes<'a> {
         self.page.slice(&self.geometry.live)
     }
 
+    /// Lanes in use.
+    pub fn count(self) -> usize {
+        self.live().iter().map(|mask| mask.count_ones() as usize).sum()
+    }
+
     pub fn is_live(self, lane: usize) -> bool {
         self.live()[lane / LANES] >> (lane % LANES) & 1 == 1
     }
@@ -479,21 +479,18 @@ impl<'a> CodesMut<'a> {
             column[lane % LANES] = byte;
         }
         self.page.slice_mut::<u16>(&geometry.live)[lane / LANES] |= 1 << (lane % LANES);
-        self.page.segment_mut().live += 1;
     }
 
     /// Frees a lane in use.
     pub fn clear(&mut self, lane: usize) {
         self.page.slice_mut::<u16>(&self.geometry.live)[lane / LANES] &= !(1 << (lane % LANES));
-        self.page.segment_mut().live -= 1;
     }
 }
 
 impl Meta {
     /// A metapage's first content; the page has been initialised.
-    pub fn set_up(&mut self, dims: usize, metric: Metric, bits: usize, seed: u64) {
+    pub fn set_up(&mut self, metric: Metric, bits: usize, seed: u64) {
         self.version = FORMAT_VERSION;
-        self.dims = dims as u32;
         self.metric = metric as u32;
         self.bits = bits as u32;
         self.seed = seed;
@@ -543,7 +540,7 @@ mod tests {
         assert_eq!((codes.tid(lane), codes.factors(lane)), (row.tid, factors));
         assert_eq!(codes.tid(lane).block(), 70_000);
         assert_eq!(codes.live_lanes().collect::<Vec<_>>(), [lane]);
-        assert_eq!((codes.free_lane(), codes.next(), codes.segment().live), (Some(0), 7, 1));
+        assert_eq!((codes.free_lane(), codes.next(), codes.count()), (Some(0), 7, 1));
         CodesMut::new(&mut page, &geometry).clear(lane);
         assert_eq!(Codes::of(&page, &geometry, 1).unwrap().live_lanes().count(), 0);
     }

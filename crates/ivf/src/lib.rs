@@ -4,6 +4,7 @@
 
 pub mod build;
 pub mod check;
+mod collect;
 pub mod distance;
 pub mod index;
 pub mod info;

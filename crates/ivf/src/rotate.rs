@@ -2,12 +2,12 @@
 //!
 //! After Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform" (2009), with several rounds as in the FALCONN
 //! and RaBitQ libraries. The transform needs a power of two: other lengths transform a window of the largest power of
-//! two at their beginning and at their end by turns.
+//! two at their beginning and at their end by turns, and mix their halves in between (without that, an element of 960 would
+//! leave nine tenths of its energy in its own half).
 
 use crate::kernel;
 
-/// Two rounds for each end of the vector. More would change nothing that can be measured, fewer leave the directions of
-/// single elements visible in the codes.
+/// Two rounds for each end of the vector, as in the RaBitQ library.
 const ROUNDS: usize = 4;
 
 /// Dimensions of a rotated vector: whole words of 64 bits.
@@ -17,7 +17,7 @@ pub const fn padded(dims: usize) -> usize {
 
 pub struct Rotation {
     window: usize,
-    /// For each round and element the sign, within the round's window times the transform's normalisation.
+    /// For each round and element the sign, times the normalisation of the round's transform and mixing, where they reach.
     factors: Vec<f32>,
 }
 
@@ -26,16 +26,19 @@ impl Rotation {
     pub fn new(dims: usize, seed: u64) -> Rotation {
         let padded = padded(dims);
         let window = 1 << padded.ilog2();
-        let normalised = (1.0 / (window as f64).sqrt()) as f32;
+        let normalised = 1.0 / (window as f64).sqrt();
         let mut state = seed;
         let mut factors = Vec::with_capacity(ROUNDS * padded);
         for round in 0..ROUNDS {
             let start = if round % 2 == 0 { 0 } else { padded - window };
+            let mixed = if round > 0 && window < padded { 0.5f64.sqrt() } else { 1.0 };
             for word in 0..padded / 64 {
                 let signs = splitmix64(&mut state);
                 factors.extend((0..64).map(|bit| {
                     let element = word * 64 + bit;
-                    let size = if (start..start + window).contains(&element) { normalised } else { 1.0 };
+                    let transformed =
+                        if (start..start + window).contains(&element) { normalised } else { 1.0 };
+                    let size = (mixed * transformed) as f32;
                     if signs >> bit & 1 == 1 { -size } else { size }
                 }));
             }
@@ -43,8 +46,8 @@ impl Rotation {
         Rotation { window, factors }
     }
 
-    /// Rotates a vector of `padded(dims)` elements in place. The error of the result has at most 53 * 2^-24 of the
-    /// vector's norm: up to 11 additions, the factor and its multiplication, four times, and one to spare.
+    /// Rotates a vector of `padded(dims)` elements in place. The error of the result has at most 56 * 2^-24 of the
+    /// vector's norm: up to 11 additions, the factor and its multiplication, four times, three mixings, and one to spare.
     pub fn apply(&self, vector: &mut [f32]) {
         debug_assert_eq!(vector.len() * ROUNDS, self.factors.len());
         kernel::rotate(vector, &self.factors, self.window);
@@ -84,7 +87,7 @@ mod tests {
         ) {
             let [a, b] = [&x, &y].map(|v| rotated(x.len(), seed, v));
             let [xx, yy, aa, bb] = [(&x, &x), (&y, &y), (&a, &a), (&b, &b)].map(|(v, w)| naive::inner_product(v, w));
-            let error = 2.0 * 53.0 * f64::from(f32::EPSILON / 2.0);
+            let error = 2.0 * 56.0 * f64::from(f32::EPSILON / 2.0);
             prop_assert!((xx - aa).abs() <= error * xx);
             let product = naive::inner_product(&x, &y) - naive::inner_product(&a, &b);
             prop_assert!(product.abs() <= error * (xx * yy).sqrt());
@@ -111,7 +114,8 @@ mod tests {
         );
     }
 
-    /// A single element ends up spread over all: that is what makes codes of any data alike.
+    /// What makes the codes of any data alike: even a single element is spread over all, and not much over what chance
+    /// does (the largest of 2000 numbers from a normal distribution is at 3.5 standard deviations).
     #[test]
     fn single_elements_are_spread() {
         for dims in [64, 100, 384, 768, 960, 1536, 1984, 2000] {
@@ -120,12 +124,9 @@ mod tests {
                 x[element] = 1.0;
                 let z = rotated(dims, 1, &x);
                 let largest = z.iter().fold(0.0f32, |a, b| a.max(b.abs()));
-                let half = z.len() / 2;
-                let first: f32 = z[..half].iter().map(|x| x * x).sum();
-                println!(
-                    "{dims} {element}: largest {} first half {first}",
-                    largest * (z.len() as f32).sqrt()
-                );
+                assert!(largest * (z.len() as f32).sqrt() < 5.5, "{dims} {element}: {largest}");
+                let half: f32 = z[..z.len() / 2].iter().map(|x| x * x).sum();
+                assert!((0.25..0.75).contains(&half), "{dims} {element}: {half} in one half");
             }
         }
     }

@@ -13,8 +13,8 @@ const SEGMENTS_BETWEEN_CHECKS: Block = 16;
 
 /// What is done with the segments of a chain.
 pub trait Visitor<E> {
-    /// Called under a shared lock on the segment's code page.
-    fn visit(&mut self, block: Block, codes: Codes) -> Result<(), E>;
+    /// Called under a shared lock on the segment's code page. False ends the walk.
+    fn visit(&mut self, block: Block, codes: Codes) -> Result<bool, E>;
 
     /// The walk starts again: forget what was seen.
     fn restart(&mut self);
@@ -43,9 +43,9 @@ pub fn walk<S: PageStore>(
             if codes.segment().list != list {
                 return Err(IndexError::corrupt(block, format!("is not in list {list}")).into());
             }
-            visitor.visit(block, codes)?;
+            let go_on = visitor.visit(block, codes)?;
             let next = codes.next();
-            if next == NO_BLOCK {
+            if !go_on || next == NO_BLOCK {
                 return Ok(());
             }
             visited += 1;
@@ -77,8 +77,8 @@ pub fn endless<E: From<IndexError>>(first: Block) -> E {
     IndexError::corrupt(first, "starts a list that leads back to itself").into()
 }
 
-/// Calls `each` for the rows of a segment whose code page the caller has locked, with what their whole codes say of
-/// their distances.
+/// Calls `each` for the lanes in use of a segment whose code page the caller has locked, with what their whole codes say
+/// of their distances.
 pub fn refine_all<S: PageStore>(
     store: &S,
     geometry: &Geometry,
@@ -86,7 +86,7 @@ pub fn refine_all<S: PageStore>(
     codes: Codes,
     query: &Query,
     signs: &mut Vec<u8>,
-    mut each: impl FnMut(Tid, Refined),
+    mut each: impl FnMut(usize, Refined),
 ) -> Result<(), S::Error> {
     let per_page = if geometry.bits == 1 { geometry.lanes() } else { geometry.records_per_page };
     signs.resize(geometry.sign_bytes(), 0);
@@ -104,7 +104,7 @@ pub fn refine_all<S: PageStore>(
         for lane in lanes {
             codes.signs(lane, signs);
             let record = page.as_deref().map_or(&[][..], |page| &page.bytes()[geometry.record(lane).1]);
-            each(codes.tid(lane), query.refine(signs, record, geometry.bits, &codes.factors(lane)));
+            each(lane, query.refine(signs, record, geometry.bits, &codes.factors(lane)));
         }
     }
     Ok(())
@@ -178,7 +178,7 @@ pub fn lists<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<Ve
         lists: Vec<List>,
     }
     impl<S: PageStore> Visitor<S::Error> for Ranking<'_, S> {
-        fn visit(&mut self, block: Block, codes: Codes) -> Result<(), S::Error> {
+        fn visit(&mut self, block: Block, codes: Codes) -> Result<bool, S::Error> {
             let lists = &mut self.lists;
             refine_all(
                 self.store,
@@ -187,10 +187,12 @@ pub fn lists<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<Ve
                 codes,
                 self.query,
                 &mut self.signs,
-                |tid, refined| {
+                |lane, refined| {
+                    let tid = codes.tid(lane);
                     lists.push(List { key: refined.estimate, first: tid.block(), run: tid.offset });
                 },
-            )
+            )?;
+            Ok(true)
         }
         fn restart(&mut self) {
             self.lists.clear();
@@ -209,15 +211,18 @@ pub fn lists<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<Ve
 pub fn first_segments<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Block>, S::Error> {
     struct Firsts(Vec<Block>);
     impl<E> Visitor<E> for Firsts {
-        fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
             self.0.extend(codes.live_lanes().map(|lane| codes.tid(lane).block()));
-            Ok(())
+            Ok(true)
         }
         fn restart(&mut self) {
             self.0.clear();
         }
     }
     let mut firsts = Firsts(Vec::new());
+    if !index.knows_dimensions() {
+        return Ok(firsts.0);
+    }
     walk(store, &index.directory, index.meta.directory, &mut firsts)?;
     Ok(firsts.0)
 }

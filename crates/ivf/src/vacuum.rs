@@ -39,9 +39,9 @@ pub fn count<S: PageStore>(store: &S, index: &Index) -> Result<Counts, S::Error>
         rows: u64,
     }
     impl<E> Visitor<E> for Rows {
-        fn visit(&mut self, _block: Block, codes: Codes) -> Result<(), E> {
-            self.rows += u64::from(codes.segment().live);
-            Ok(())
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
+            self.rows += codes.count() as u64;
+            Ok(true)
         }
         fn restart(&mut self) {
             self.rows = self.before;
@@ -94,7 +94,7 @@ fn clean_list<S: PageStore>(
         let codes = Codes::of(change.page(at), geometry, block)?;
         let next = codes.next();
         let dead: Vec<usize> = codes.live_lanes().filter(|&lane| is_dead(codes.tid(lane))).collect();
-        let live = usize::from(codes.segment().live) - dead.len();
+        let live = codes.count() - dead.len();
         if !dead.is_empty() {
             let mut codes = CodesMut::new(change.page_mut(at)?, geometry);
             for &lane in &dead {
@@ -150,7 +150,7 @@ fn unlink<S: PageStore>(
         let mut change = store.change();
         let at = change.lock(block)?;
         let codes = Codes::of(change.page(at), geometry, block)?;
-        if codes.segment().live != 0 {
+        if codes.count() != 0 {
             return Ok(false);
         }
         let refinement = codes.refinements()[number];
@@ -172,7 +172,7 @@ fn unlink<S: PageStore>(
     let at = change.lock(block)?;
     let codes = Codes::of(change.page(at), geometry, block)?;
     let next = codes.next();
-    if codes.segment().live != 0 || codes.refinements().iter().any(|&page| page != NO_BLOCK) {
+    if codes.count() != 0 || codes.refinements().iter().any(|&page| page != NO_BLOCK) {
         return Ok(false);
     }
     if !change.page(previous_at).is(PageKind::Codes) || change.page(previous_at).start().link != block {

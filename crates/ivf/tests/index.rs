@@ -1,11 +1,11 @@
 //! The whole index over pages in memory: build, scan, insert, vacuum, check.
 
-use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer};
+use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer, write_without_dimensions};
 use ivf::check::check;
 use ivf::distance;
 use ivf::index::Index;
 use ivf::info::{Info, info};
-use ivf::insert::insert;
+use ivf::insert::{insert, settle};
 use ivf::layout::Tid;
 use ivf::memstore::{MemError, MemStore};
 use ivf::metric::Metric;
@@ -165,7 +165,7 @@ fn build_into(
     let options = BuildOptions { dims, bits, metric, lists };
     let sample = rows.values().flatten().copied().collect();
     let trained = Trained::train(&options, sample, &mut || Ok::<(), MemError>(()))?;
-    let mut encoder = Encoder::new(&trained);
+    let mut encoder = Encoder::new(&trained, 1 << 24);
     let mut encoded: Vec<(u32, Vec<u8>)> = Vec::new();
     let mut take = |list: u32, row: &[u8]| {
         encoded.push((list, row.to_vec()));
@@ -187,7 +187,7 @@ fn build_into(
 }
 
 fn probes(probes: usize) -> Options {
-    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound }
+    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound, memory: 1 << 20 }
 }
 
 #[test]
@@ -256,6 +256,41 @@ fn any_number_of_rows_from_zero_up() {
             table.insert(query.clone()).unwrap();
             assert_eq!(table.search(&query, 1, probes(1))[0].0, 0.0);
             assert_eq!(count(&table.store, &table.index).unwrap().rows, rows as u64 + 1);
+        }
+    }
+}
+
+#[test]
+fn the_first_row_can_tell_the_dimensions() {
+    for (dims, bits) in [(1, 8), (384, 8), (2000, 8), (700, 1)] {
+        for fail_after in 0..100 {
+            let mut store = MemStore::default();
+            write_without_dimensions(&mut store, Metric::Cosine, bits).unwrap();
+            assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
+            let index = Rc::new(Index::open(&store).unwrap());
+            assert!(!index.knows_dimensions());
+            assert_eq!(info(&store).unwrap().rows, 0);
+            assert_eq!(bulk_delete(&store, &index, &mut |_| true).unwrap().removed, 0);
+            let vector = Numbers(30).vector(dims);
+            let mut early = Scan::new(index, Some(&vector), probes(1));
+
+            store.fail_after(Some(fail_after));
+            let settled = settle(&store, dims);
+            store.fail_after(None);
+            assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
+            settle(&store, dims).unwrap();
+            settle(&store, 3).unwrap();
+            assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
+            let index = Rc::new(Index::open(&store).unwrap());
+            assert_eq!((index.geometry.dims, index.geometry.bits), (dims, bits));
+            insert(&store, &index, tid(5), &vector).unwrap();
+            let hit = Scan::new(index, Some(&vector), probes(1)).next(&store).unwrap().unwrap();
+            assert_eq!(hit.tid, tid(5));
+            // Opened before there was a row.
+            assert_eq!(early.next(&store).unwrap(), None);
+            if settled.is_ok() {
+                break;
+            }
         }
     }
 }
@@ -343,6 +378,42 @@ fn an_iterative_scan_returns_every_row_once_within_max_probes() {
     assert_eq!(seen(Options { max_probes: 2, ..iterative }).1, 3);
     assert_eq!(seen(Options { probes: 0, max_probes: 2, ..iterative }).1, 2);
     assert!(seen(probes(3)).0 < 2000);
+}
+
+#[test]
+fn with_little_memory_the_same_rows_come_in_the_same_order() {
+    for metric in METRICS {
+        let all = Numbers(20).clustered(3000, 32, 40);
+        let table = Table::build(&all, 32, metric, 8, 10);
+        for order in [Order::Bound, Order::Estimate] {
+            for options in [probes(10), Options { iterative: true, ..probes(3) }] {
+                let options = Options { order, ..options };
+                let rows = |query: Option<&[f32]>, memory: usize| {
+                    let mut scan = table.scan(query, Options { memory, ..options });
+                    let mut rows = Vec::new();
+                    while let Some(hit) = scan.next(&table.store).unwrap() {
+                        rows.push(hit);
+                    }
+                    (rows, scan.statistics().refinements)
+                };
+                let (plenty, _) = rows(Some(&all[5]), 1 << 20);
+                let (little, refinements) = rows(Some(&all[5]), 1000);
+                assert!(refinements > 10 * 3000, "{refinements}: memory did suffice");
+                let keys = |rows: &[ivf::scan::Hit]| {
+                    let mut keys: Vec<f64> = rows.iter().filter_map(|hit| hit.distance).collect();
+                    if options.iterative {
+                        // The sign bits' bounds can return a row late.
+                        keys.sort_by(f64::total_cmp);
+                    }
+                    keys
+                };
+                assert!(keys(&plenty) == keys(&little), "{metric:?} {options:?}");
+                let tids = |rows: &[ivf::scan::Hit]| rows.iter().map(|hit| hit.tid).collect::<HashSet<_>>();
+                assert_eq!(tids(&little).len(), 3000);
+                assert_eq!(tids(&rows(None, 1000).0).len(), 3000);
+            }
+        }
+    }
 }
 
 #[test]

@@ -34,6 +34,23 @@ const SMALLEST: f32 = 1e-35;
 /// Added to a number from 0 to 2^22 it rounds it to an integer, which the low bits then hold (2^23).
 const ROUNDER: f32 = 8_388_608.0;
 
+/// The signs of four dimensions in each entry of a table: plus where the bit is 1.
+const SIGNS: [[f32; 16]; 4] = {
+    let mut signs = [[-1.0; 16]; 4];
+    let mut entry = 0;
+    while entry < 16 {
+        let mut i = 0;
+        while i < 4 {
+            if entry >> i & 1 == 1 {
+                signs[i][entry] = 1.0;
+            }
+            i += 1;
+        }
+        entry += 1;
+    }
+    signs
+};
+
 #[inline(always)]
 fn fill_body<const AVX512: bool>(w: &[f32], low: &mut [u8], high: &mut [u8]) -> [f32; 2] {
     let (mut largest, mut total) = (0.0f32, 0.0f32);
@@ -50,17 +67,14 @@ fn fill_body<const AVX512: bool>(w: &[f32], low: &mut [u8], high: &mut [u8]) -> 
     let inverse = 1.0 / step;
     let tables = low.as_chunks_mut::<16>().0.iter_mut().zip(high.as_chunks_mut::<16>().0);
     for (byte, (low, high)) in w.as_chunks::<8>().0.iter().zip(tables) {
-        let (first, second) = byte.split_at(4);
-        for (group, table) in [(first, low), (second, high)] {
-            let mut sums = [0.0f32; 16];
-            for (i, &x) in group.iter().enumerate() {
-                let (negative, positive) = (x.abs() - x, x.abs() + x);
-                for (entry, sum) in sums.iter_mut().enumerate() {
-                    *sum += if entry >> i & 1 == 1 { positive } else { negative };
-                }
-            }
+        for (group, table) in [(&byte[..4], low), (&byte[4..], high)] {
+            let least = group.iter().map(|x| x.abs()).sum::<f32>();
             for entry in 0..16 {
-                table[entry] = (sums[entry] * inverse + ROUNDER).to_bits() as u8;
+                let sum = group[0] * SIGNS[0][entry]
+                    + group[1] * SIGNS[1][entry]
+                    + group[2] * SIGNS[2][entry]
+                    + group[3] * SIGNS[3][entry];
+                table[entry] = ((sum + least) * inverse + ROUNDER).to_bits() as u8;
             }
         }
     }

@@ -30,6 +30,12 @@ pub fn magnitude(a: &[f32], b: &[f32]) -> f64 {
 pub fn rotate(x: &[f32], factors: &[f32], window: usize) -> Vec<f64> {
     let mut x: Vec<f64> = x.iter().map(|&x| x.into()).collect();
     for (round, factors) in factors.chunks_exact(x.len()).enumerate() {
+        if round > 0 && window < x.len() {
+            let half = x.len() / 2;
+            for i in 0..half {
+                (x[i], x[i + half]) = (x[i] + x[i + half], x[i] - x[i + half]);
+            }
+        }
         for (x, &factor) in x.iter_mut().zip(factors) {
             *x *= f64::from(factor);
         }
