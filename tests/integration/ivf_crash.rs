@@ -254,17 +254,18 @@ fn statements_ended_at_random_points() {
     assert_sound(&mut client, "i", "t", L2, "true");
     client.batch_execute("VACUUM t").unwrap();
     assert_sound(&mut client, "i", "t", L2, "true");
+    // What comes of the clients' ROLLBACK after a cancel.
+    let log = cluster.log().replace("WARNING:  there is no transaction in progress", "");
     for bad in ["PANIC", "WARNING", "buffer refcount leak", "is not locked", "TRAP"] {
-        assert!(!cluster.log().contains(bad), "{bad}: {}", cluster.log());
+        assert!(!log.contains(bad), "{bad}: {log}");
     }
 }
 
-/// Sets how large a file a process may write (setrlimit's RLIMIT_FSIZE; the server ignores the signal and sees EFBIG).
-fn limit_files(backend: Backend, bytes: u64) {
-    let limit = libc::rlimit { rlim_cur: bytes, rlim_max: libc::RLIM_INFINITY };
-    // SAFETY: the new limit is a valid struct that outlives the call, and no old one is asked for.
-    let result = unsafe { libc::prlimit(backend.pid, libc::RLIMIT_FSIZE, &limit, std::ptr::null_mut()) };
-    assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+/// Sets how large a file a process may write, in bytes or `unlimited`. The server ignores the signal and sees EFBIG.
+fn limit_files(cluster: &Cluster, backend: Backend, bytes: &str) {
+    // As the server's user, who may do so to his processes; root without CAP_SYS_RESOURCE may not.
+    cluster
+        .run("/usr/bin/prlimit", &[&format!("--pid={}", backend.pid), &format!("--fsize={bytes}:unlimited")]);
 }
 
 /// Writes that fail, as on a full disk: at each of the next pages that the index would take.
@@ -279,7 +280,7 @@ fn writes_that_fail() {
             "CREATE FUNCTION pseudo(int) RETURNS vector(200) IMMUTABLE LANGUAGE sql AS
                $$ SELECT array_agg(sin($1 * 1.7 + i * (1 + $1 % 5)))::vector(200) FROM generate_series(1, 200) i $$;
              CREATE TABLE t (id int);
-             INSERT INTO t SELECT generate_series(1, 8000);
+             INSERT INTO t SELECT generate_series(1, 5000);
              CREATE INDEX i ON t USING ivf ((pseudo(id)::vector(200)) vector_l2_ops) WITH (lists = 3);",
         )
         .unwrap();
@@ -296,17 +297,17 @@ fn writes_that_fail() {
     };
     let built = size(&mut client);
     assert!(built > 1 << 20, "{built}: the index must be larger than a segment of the log");
-    for pages in 0..12 {
+    for pages in 0..8 {
         let mut victim = cluster.connect();
         let backend = Backend::of(&mut victim);
-        limit_files(backend, size(&mut client) + pages * 8192);
+        limit_files(&cluster, backend, &(size(&mut client) + pages * 8192).to_string());
         let sql = format!(
-            "INSERT INTO t SELECT generate_series(10000 + {pages} * 1000, 10000 + {pages} * 1000 + 999)"
+            "INSERT INTO t SELECT generate_series(10000 + {pages} * 1000, 10000 + {pages} * 1000 + 399)"
         );
         let refusal = refused(&mut victim, &sql);
         assert!(refusal.message.ends_with("File too large"), "{refusal:?}");
         // The same session, rid of the limit.
-        limit_files(backend, libc::RLIM_INFINITY);
+        limit_files(&cluster, backend, "unlimited");
         victim.batch_execute(&format!("INSERT INTO t VALUES (900000 + {pages})")).unwrap();
         all(&mut client);
     }
@@ -317,7 +318,7 @@ fn writes_that_fail() {
     let files = |client: &mut Client| value(client, "SELECT count(*) FROM pg_class WHERE relname LIKE 'j%'");
     for bytes in [1 << 20, built * 2 / 3] {
         let mut victim = cluster.connect();
-        limit_files(Backend::of(&mut victim), bytes.max(1 << 20));
+        limit_files(&cluster, Backend::of(&mut victim), &bytes.to_string());
         let build =
             "CREATE INDEX j ON t USING ivf ((pseudo(id)::vector(200)) vector_l2_ops) WITH (lists = 3)";
         let refusal = refused(&mut victim, build);

@@ -93,8 +93,8 @@ fn cancels_take_effect() {
     let query = text(&[0.5; 128]);
     for sql in [
         format!(
-            "SELECT count(*) FROM generate_series(1, 10000),
-               LATERAL (SELECT id FROM t WHERE id < 0 ORDER BY v <-> '{query}' LIMIT 1) s"
+            "SELECT count(*) FROM generate_series(1, 100000) i,
+               LATERAL (SELECT id FROM t WHERE id < -i ORDER BY v <-> '{query}' LIMIT 1) s"
         ),
         "SET ivf.probes = 32768; SELECT sum(s.id) FROM t a,
            LATERAL (SELECT id FROM t WHERE id <> a.id ORDER BY v <-> a.v LIMIT 1) s"
@@ -118,8 +118,8 @@ fn timeouts_take_effect() {
     client.batch_execute("SET maintenance_work_mem = '1GB'; SET enable_seqscan = off").unwrap();
     let query = text(&[0.5; 128]);
     let scan = format!(
-        "SELECT count(*) FROM generate_series(1, 100000),
-           LATERAL (SELECT id FROM t WHERE id < 0 ORDER BY v <-> '{query}' LIMIT 1) s"
+        "SELECT count(*) FROM generate_series(1, 100000) i,
+           LATERAL (SELECT id FROM t WHERE id < -i ORDER BY v <-> '{query}' LIMIT 1) s"
     );
     let build = "CREATE INDEX j ON t USING ivf (v vector_l2_ops) WITH (lists = 2000)";
     for (sql, timeout) in [(build, 100), (build, 600), (build, 1200), (&scan, 300), ("REINDEX INDEX i", 60)] {

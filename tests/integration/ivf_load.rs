@@ -65,7 +65,7 @@ impl Load {
                 let (stop, config) = (stop.clone(), cluster.config("postgres", "postgres"));
                 std::thread::spawn(move || {
                     let client = config.connect(NoTls).unwrap();
-                    write(client, round * 100 + number, &stop)
+                    write(client, round * 10 + number, &stop)
                 })
             })
             .collect();
@@ -122,7 +122,7 @@ fn write(mut client: Client, number: u64, stop: &AtomicBool) -> Journal {
     let mut source = source(number + 1);
     let mut random = Random(number);
     let mut journal = Journal::new();
-    let mut next = FIRST_OF_CLIENTS + number as i32 * 100_000;
+    let mut next = FIRST_OF_CLIENTS + number as i32 * 10_000_000;
     while !stop.load(Ordering::Relaxed) {
         let present: Vec<i32> =
             journal.iter().filter(|(_, row)| **row == Row::Present).map(|(id, _)| *id).collect();
