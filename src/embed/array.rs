@@ -76,8 +76,8 @@ impl VectorArray {
                 None => pg_sys::Datum::null(),
             });
         }
-        // SAFETY: the array header is followed by `ndim` dimensions and as many lower bounds; both vectors hold an entry
-        // for every element; fcinfo is that of a running function, whose result type is vector[].
+        // SAFETY: the array header is followed by `ndim` dimensions and as many lower bounds; both vectors hold an
+        // entry for every element; fcinfo is that of a running function, whose result type is vector[].
         unsafe {
             let ndim = (*input.array).ndim;
             let dims = input.array.add(1).cast::<c_int>();

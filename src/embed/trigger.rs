@@ -154,8 +154,8 @@ impl Row {
 
     /// The text of a column; `None` for NULL.
     fn text(&self, tuple: pg_sys::HeapTuple, column: &Column) -> Option<Cow<'static, str>> {
-        // SAFETY: the column's number came from this descriptor, and the tuple is one of its rows. The output function's
-        // result lives in the trigger's per-row memory context.
+        // SAFETY: the column's number came from this descriptor, and the tuple is one of its rows. The output
+        // function's result lives in the trigger's per-row memory context.
         unsafe {
             let mut is_null = false;
             let datum = pg_sys::heap_getattr(tuple, column.number, self.descriptor, &mut is_null);

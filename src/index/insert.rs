@@ -37,8 +37,8 @@ pub unsafe extern "C-unwind" fn insert(
     false
 }
 
-/// The index as the statement's first row opened it; if that is the index's first row of all, its dimensions may become the
-/// index's.
+/// The index as the statement's first row opened it; if that is the index's first row of all, its dimensions may
+/// become the index's.
 ///
 /// # Safety
 /// As for `aminsert`.

@@ -131,8 +131,9 @@ impl Array {
             return None;
         }
         let (mut elements, mut len) = (std::ptr::null_mut(), 0);
-        // SAFETY: a valid array of numeric, whose length, passing by reference and alignment are these; no nulls, so that
-        // their flags need not be asked for. `elements` then has `len` numeric datums, what numeric_float4 takes.
+        // SAFETY: a valid array of numeric, whose length, passing by reference and alignment are these; no nulls, so
+        // that their flags need not be asked for. `elements` then has `len` numeric datums, what numeric_float4
+        // takes.
         unsafe {
             let (varlena, align) = (-1, pg_sys::TYPALIGN_INT as c_char);
             let (oid, array) = (pg_sys::NUMERICOID, self.header.as_ptr());

@@ -27,8 +27,8 @@ pub struct Options {
     pub lists: usize,
 }
 
-/// Lists for a number of rows, when the user does not say: 500 rows a list, and from 4 million rows on 4 * sqrt(rows) lists,
-/// so that ranking the lists and scanning the probed ones cost alike.
+/// Lists for a number of rows, when the user does not say: 500 rows a list, and from 4 million rows on 4 * sqrt(rows)
+/// lists, so that ranking the lists and scanning the probed ones cost alike.
 pub fn default_lists(rows: f64) -> usize {
     let lists = (rows / 500.0).min(4.0 * rows.max(0.0).sqrt());
     (lists.round() as usize).clamp(1, MAX_LISTS)
@@ -110,8 +110,8 @@ impl Trained {
         let mut centroids = k_means.train(&sample, check_interrupts)?;
         drop(sample);
         if metric == Metric::InnerProduct {
-            // As long as the rows are: with a common factor the order of the lists is the same, and the centroids' codes,
-            // which are relative to the mean, are as precise as the rows'.
+            // As long as the rows are: with a common factor the order of the lists is the same, and the centroids'
+            // codes, which are relative to the mean, are as precise as the rows'.
             centroids.iter_mut().for_each(|x| *x *= length);
         }
         if metric != Metric::L2 {
@@ -447,7 +447,8 @@ impl ListWriter {
         }
     }
 
-    /// Writes the code pages of the rows so far, then their refinement pages. Returns the first block and the code pages.
+    /// Writes the code pages of the rows so far, then their refinement pages. Returns the first block and the code
+    /// pages.
     fn write_run<S: PageSink>(
         &mut self,
         sink: &mut S,

@@ -8,8 +8,9 @@ use crate::store::{Block, PageStore};
 /// Reads every page and returns what is wrong, at most `limit` problems. Rows may be inserted meanwhile, but no vacuum
 /// may run.
 ///
-/// Every page is used once; every list's chain, counters and hint are in order; every TID is in one lane only; every row's
-/// factors agree with its code. `memory`: bytes for the TIDs, which are compared in several rounds if they do not fit.
+/// Every page is used once; every list's chain, counters and hint are in order; every TID is in one lane only; every
+/// row's factors agree with its code. `memory`: bytes for the TIDs, which are compared in several rounds if they do
+/// not fit.
 pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec<String>, S::Error> {
     let index = Index::open(store)?;
     let mut check = Check { store, limit, problems: Vec::new(), used: Vec::new(), free: Vec::new(), rows: 0 };
@@ -227,8 +228,8 @@ impl<S: PageStore> Check<'_, S> {
         Ok((count != pages).then(|| format!("the free list has {count} pages, not {pages}")))
     }
 
-    /// Pages in use, of which there were `pages` at the start, are reached from the metapage; those beyond were added just
-    /// before a crash.
+    /// Pages in use, of which there were `pages` at the start, are reached from the metapage; those beyond were added
+    /// just before a crash.
     fn unused_pages(&mut self, pages: Block) -> Result<(), S::Error> {
         let (now, blocks) = (read_meta(self.store)?.0.pages, self.store.blocks()?);
         if now > blocks {

@@ -41,7 +41,8 @@ impl PartialEq for Candidate {
 
 impl Eq for Candidate {}
 
-/// Where a row stands in a list that is sorted by keys of whole codes: always in the same place, however often it is read.
+/// Where a row stands in a list that is sorted by keys of whole codes: always in the same place, however often it is
+/// read.
 #[derive(Debug, Clone, Copy)]
 pub struct Place {
     key: f32,
@@ -128,8 +129,8 @@ impl<'a, S: PageStore> Collector<'a, S> {
         }
     }
 
-    /// Reads the lists; false if that has to be done again, because the sign bits of all rows do not fit into memory, or because
-    /// vacuum got in between.
+    /// Reads the lists; false if that has to be done again, because the sign bits of all rows do not fit into memory,
+    /// or because vacuum got in between.
     pub fn read(&mut self, lists: &[List]) -> Result<bool, S::Error> {
         for (i, list) in lists.iter().enumerate() {
             if let Some(next) = lists.get(i + 1) {
@@ -145,7 +146,8 @@ impl<'a, S: PageStore> Collector<'a, S> {
         Ok(true)
     }
 
-    /// Keeps memory bounded: drops the rows that were collected before, from `start` on, and the farthest if there are too many.
+    /// Keeps memory bounded: drops the rows that were collected before, from `start` on, and the farthest if there
+    /// are too many.
     fn trim(&mut self, start: usize) {
         if self.floor.is_some() || self.cut.is_some() {
             let mut kept = start;

@@ -40,8 +40,9 @@ pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) 
 /// Each failed attempt is one segment unlinked by the one vacuum there can be, just between two reads of ours.
 const ATTEMPTS: usize = 100;
 
-/// Tells an index without rows what dimensions its vectors have, 1..=[`MAX_DIMENSIONS`](crate::layout::MAX_DIMENSIONS), unless
-/// it has learnt it by now. It gets its first list, whose centroid is the origin.
+/// Tells an index without rows what dimensions its vectors have,
+/// 1..=[`MAX_DIMENSIONS`](crate::layout::MAX_DIMENSIONS), unless it has learnt it by now. It gets its first list,
+/// whose centroid is the origin.
 pub fn settle<S: PageStore>(store: &S, dims: usize) -> Result<(), S::Error> {
     let geometry = Geometry::new(dims, DIRECTORY_BITS);
     let (meta, _) = read_meta(store)?;
@@ -74,8 +75,8 @@ pub fn settle<S: PageStore>(store: &S, dims: usize) -> Result<(), S::Error> {
     change.commit()
 }
 
-/// Puts a row into the list that starts at `first`, at its segment `start` or after it; false if a segment was unlinked on
-/// the way.
+/// Puts a row into the list that starts at `first`, at its segment `start` or after it; false if a segment was
+/// unlinked on the way.
 fn insert_into<S: PageStore>(
     store: &S,
     index: &Index,

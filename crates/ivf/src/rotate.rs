@@ -2,8 +2,8 @@
 //!
 //! After Ailon and Chazelle, "The fast Johnson-Lindenstrauss transform" (2009), with several rounds as in the FALCONN
 //! and RaBitQ libraries. The transform needs a power of two: other lengths transform a window of the largest power of
-//! two at their beginning and at their end by turns, and mix their halves in between (without that, an element of 960 would
-//! leave nine tenths of its energy in its own half).
+//! two at their beginning and at their end by turns, and mix their halves in between (without that, an element of 960
+//! would leave nine tenths of its energy in its own half).
 
 use crate::kernel;
 
@@ -17,7 +17,8 @@ pub const fn padded(dims: usize) -> usize {
 
 pub struct Rotation {
     window: usize,
-    /// For each round and element the sign, times the normalisation of the round's transform and mixing, where they reach.
+    /// For each round and element the sign, times the normalisation of the round's transform and mixing, where they
+    /// reach.
     factors: Vec<f32>,
 }
 
@@ -47,7 +48,8 @@ impl Rotation {
     }
 
     /// Rotates a vector of `padded(dims)` elements in place. The error of the result has at most 56 * 2^-24 of the
-    /// vector's norm: up to 11 additions, the factor and its multiplication, four times, three mixings, and one to spare.
+    /// vector's norm: up to 11 additions, the factor and its multiplication, four times, three mixings, and one to
+    /// spare.
     pub fn apply(&self, vector: &mut [f32]) {
         debug_assert_eq!(vector.len() * ROUNDS, self.factors.len());
         kernel::rotate(vector, &self.factors, self.window);

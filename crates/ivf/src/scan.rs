@@ -109,7 +109,8 @@ impl Scan {
                 return Ok(Some(Hit { tid: candidate.tid, distance: None }));
             };
             if candidate.refined {
-                // No greater than every key still open: nothing that comes can be nearer than its own bound, which is greater.
+                // No greater than every key still open: nothing that comes can be nearer than its own bound, which is
+                // greater.
                 let distance = self.index.space.metric().distance(candidate.key);
                 return Ok(Some(Hit { tid: candidate.tid, distance: Some(distance) }));
             }

@@ -22,9 +22,9 @@ pub trait Visitor<E> {
 
 /// Visits every segment of a chain, from its first one on.
 ///
-/// Each page is locked before the one before it is released, so that no segment can be unlinked, and its page reused, while
-/// the walk is on its way there. Between two checks for interrupts nothing is locked: the first segment counts the
-/// unlinked ones, and if there is a new one, the walk starts again.
+/// Each page is locked before the one before it is released, so that no segment can be unlinked, and its page reused,
+/// while the walk is on its way there. Between two checks for interrupts nothing is locked: the first segment counts
+/// the unlinked ones, and if there is a new one, the walk starts again.
 pub fn walk<S: PageStore>(
     store: &S,
     geometry: &Geometry,
@@ -77,8 +77,8 @@ pub fn endless<E: From<IndexError>>(first: Block) -> E {
     IndexError::corrupt(first, "starts a list that leads back to itself").into()
 }
 
-/// Calls `each` for the lanes in use of a segment whose code page the caller has locked, with what their whole codes say
-/// of their distances.
+/// Calls `each` for the lanes in use of a segment whose code page the caller has locked, with what their whole codes
+/// say of their distances.
 pub fn refine_all<S: PageStore>(
     store: &S,
     geometry: &Geometry,
@@ -129,9 +129,9 @@ pub fn refinement_page<'a, S: PageStore>(
 
 /// What one row's whole code says of its distance; `None` if the row is no longer there.
 ///
-/// Nothing was locked since the row was seen: vacuum can have removed it, which means that no snapshot in use sees it, and its
-/// lane, its page and even its TID can have got another use since. A row with the same TID is then a new one, which
-/// the caller's snapshot does not see.
+/// Nothing was locked since the row was seen: vacuum can have removed it, which means that no snapshot in use sees
+/// it, and its lane, its page and even its TID can have got another use since. A row with the same TID is then a new
+/// one, which the caller's snapshot does not see.
 pub fn refine<S: PageStore>(
     store: &S,
     geometry: &Geometry,

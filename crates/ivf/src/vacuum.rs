@@ -19,7 +19,8 @@ pub struct Counts {
 /// Frees the lanes of the rows for which `is_dead`, and the segments that become empty.
 ///
 /// One vacuum at a time, beside any number of inserts and scans. Rows that a scan has seen and not returned yet can be
-/// removed here: they are dead to every snapshot, so that the scan's must not see them either, whatever takes their TIDs.
+/// removed here: they are dead to every snapshot, so that the scan's must not see them either, whatever takes their
+/// TIDs.
 pub fn bulk_delete<S: PageStore>(
     store: &S,
     index: &Index,

@@ -58,8 +58,9 @@ fn butterflies<const STRIDE: usize>(x: [f32; WIDTH]) -> [f32; WIDTH] {
 
 per_cpu!(
     /// Multiplies the vector by `factors`, element by element, and transforms a window of it, alternately the first and
-    /// the last `window` elements; as many rounds as `factors` holds vectors. `window` is a power of two, at least 16. If
-    /// it is not the whole vector, every round but the first starts with the sums and differences of the two halves.
+    /// the last `window` elements; as many rounds as `factors` holds vectors. `window` is a power of two, at least
+    /// 16. If it is not the whole vector, every round but the first starts with the sums and differences of the two
+    /// halves.
     rotate(vector: &mut [f32], factors: &[f32], window: usize) -> (), rotate_versions, rotate_body
 );
 
