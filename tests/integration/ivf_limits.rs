@@ -99,7 +99,7 @@ fn cancels_take_effect() {
         "SET ivf.probes = 32768; SELECT sum(s.id) FROM t a,
            LATERAL (SELECT id FROM t WHERE id <> a.id ORDER BY v <-> a.v LIMIT 1) s"
             .to_string(),
-        "SELECT ivf_recall('i', 100, 100000)".to_string(),
+        "SELECT ivf_recall('i', 100, 10000)".to_string(),
         "DO $$ BEGIN FOR i IN 1..1000000 LOOP PERFORM * FROM ivf_check('i'); END LOOP; END $$".to_string(),
     ] {
         let late = cancelled_after(&cluster, &sql, computing(Duration::ZERO));

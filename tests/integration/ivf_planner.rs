@@ -138,12 +138,9 @@ fn no_plan_without_its_order() {
             assert!(!plan.contains("using i") && !plan.contains("on i"), "{sql}\n{plan}");
             rows(&mut client, &format!("BEGIN; SET LOCAL enable_seqscan = off; {sql}; ROLLBACK"));
         }
-        // Written the other way round it is the same distance; further keys come after it.
+        // Written the other way round it is the same distance.
         let q = format!("SELECT id FROM t ORDER BY '{query}' {} v LIMIT 5", metric.operator);
         assert!(uses(&mut client, "SET LOCAL enable_seqscan = off", &q, "i"));
-        let further = format!("SELECT id FROM t ORDER BY v {} '{query}', id LIMIT 5", metric.operator);
-        let plan = plan_under(&mut client, "SET LOCAL enable_seqscan = off", &further);
-        assert!(plan.contains("Incremental Sort") && plan.contains("Index Scan using i "), "{plan}");
         client.batch_execute("DROP INDEX i").unwrap();
     }
 }

@@ -11,10 +11,13 @@ use crate::ivf::{
 };
 use crate::ivf_load::{self, Load, assert_committed};
 
-/// Every page that the log changes is compared with the primary's after its replay; a difference ends the standby.
-const CHECKED: &str = "wal_consistency_checking = 'all'";
+/// Every page of an index that the log changes is compared with the primary's after its replay; a difference ends the
+/// standby.
+const CHECKED: &str = "wal_consistency_checking = 'generic'";
 
 fn catch_up(primary: &mut Client, standby: &mut Client) {
+    // What vacuum wrote need not be flushed yet; the commit of a transaction that writes to the log flushes it.
+    primary.batch_execute("SELECT pg_logical_emit_message(true, '', '')").unwrap();
     let end = value(primary, "SELECT pg_current_wal_flush_lsn()");
     let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
     wait_until("the standby catches up", || value(standby, &replayed) == "t");
@@ -42,7 +45,7 @@ fn assert_same(primary: &mut Client, standby: &mut Client, metric: Metric, queri
 
 #[test]
 fn a_standby_answers_the_same() {
-    let primary = Cluster::with_settings(&[CHECKED, "autovacuum = off"]);
+    let primary = Cluster::with_settings(&[CHECKED, "wal_keep_size = 4GB", "autovacuum = off"]);
     let standby = primary.standby(&[]);
     let (mut here, mut there) = (primary.client(), standby.connect());
     let mut source = Clusters::new(21, 40, 32);
@@ -78,13 +81,13 @@ fn a_standby_answers_the_same() {
     assert_sound(&mut there, "i", "t", L2, "true");
     assert_sound(&mut there, "c", "t", COSINE, "true");
     for cluster in [&primary, &standby] {
-        assert!(!cluster.log().contains("FATAL:  inconsistent page"), "{}", cluster.log());
+        assert!(!cluster.log().contains("inconsistent page"), "{}", cluster.log());
     }
 }
 
 #[test]
 fn a_standby_under_load() {
-    let primary = Cluster::with_settings(&[CHECKED, "autovacuum = off", "max_wal_size = 64MB"]);
+    let primary = Cluster::with_settings(&[CHECKED, "wal_keep_size = 4GB", "autovacuum = off"]);
     let mut here = primary.client();
     ivf_load::make_table(&mut here, 1_000, L2, 10);
     here.batch_execute("CREATE INDEX c ON t USING ivf (v vector_cosine_ops) WITH (lists = 10)").unwrap();
