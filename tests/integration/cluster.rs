@@ -39,24 +39,15 @@ impl Cluster {
 
     /// Likewise, with lines for postgresql.conf.
     pub fn with_settings(settings: &[&str]) -> Cluster {
-        let directory = tempfile::Builder::new().prefix("pg_embed-test-").tempdir().unwrap();
-        open_to_server(directory.path());
-        let mut cluster = Cluster { directory, server: None };
-        cluster.run(
-            "initdb",
-            &[
-                "-D",
-                cluster.data().to_str().unwrap(),
-                "-U",
-                "postgres",
-                "-A",
-                "trust",
-                "-N",
-                "-E",
-                "UTF8",
-                "--locale=C.UTF-8",
-            ],
-        );
+        Cluster::with_options(&[], settings)
+    }
+
+    /// Likewise, with options of initdb.
+    pub fn with_options(initdb: &[&str], settings: &[&str]) -> Cluster {
+        let mut cluster = Cluster::in_new_directory();
+        let data = cluster.data();
+        let options = ["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8", "-D"];
+        cluster.run("initdb", &[initdb, &options, &[data.to_str().unwrap()]].concat());
         for model in ["tiny-bert", "tiny-pooled", "tiny-int8"] {
             copy_folder(&test_data(model), &cluster.models().join(model));
         }
@@ -75,6 +66,33 @@ impl Cluster {
         open_to_server(&file);
         cluster.boot();
         cluster
+    }
+
+    /// Makes and starts a standby that streams from this cluster, with lines for postgresql.conf.
+    pub fn standby(&self, settings: &[&str]) -> Cluster {
+        let mut standby = Cluster::in_new_directory();
+        let data = standby.data();
+        let (from, to) = (self.host().to_str().unwrap(), data.to_str().unwrap());
+        self.run(
+            "pg_basebackup",
+            &["-h", from, "-U", "postgres", "-D", to, "-c", "fast", "-X", "stream", "-R", "-N"],
+        );
+        let mut conf = format!("unix_socket_directories = '{}'\n", standby.host().display());
+        for line in settings {
+            conf.push_str(line);
+            conf.push('\n');
+        }
+        let file = data.join("postgresql.auto.conf");
+        let mut file = std::fs::OpenOptions::new().append(true).open(file).unwrap();
+        file.write_all(conf.as_bytes()).unwrap();
+        standby.boot();
+        standby
+    }
+
+    fn in_new_directory() -> Cluster {
+        let directory = tempfile::Builder::new().prefix("pg_embed-test-").tempdir().unwrap();
+        open_to_server(directory.path());
+        Cluster { directory, server: None }
     }
 
     pub fn data(&self) -> PathBuf {
@@ -143,8 +161,41 @@ impl Cluster {
         text(&output.stdout)
     }
 
-    fn boot(&mut self) {
-        let log = std::fs::File::create(self.directory.path().join("log")).unwrap();
+    /// An empty directory of the server's user, for a tablespace.
+    pub fn new_directory(&self, name: &str) -> PathBuf {
+        let directory = self.directory.path().join(name);
+        std::fs::create_dir(&directory).unwrap();
+        open_to_server(&directory);
+        directory
+    }
+
+    /// Stops the server as pg_ctl's mode says.
+    pub fn stop(&mut self, mode: &str) {
+        let mut server = self.server.take().expect("the server runs");
+        self.run("pg_ctl", &["-D", self.data().to_str().unwrap(), "-m", mode, "-w", "stop"]);
+        server.wait().unwrap();
+    }
+
+    /// Kills every process of the server with SIGKILL, as the end of the machine would.
+    pub fn kill(&mut self) {
+        let mut server = self.server.take().expect("the server runs");
+        let file = std::fs::read_to_string(self.data().join("postmaster.pid")).unwrap();
+        let postmaster: i32 = file.lines().next().unwrap().parse().unwrap();
+        signal(postmaster, libc::SIGKILL);
+        wait_until("the killed processes end", || {
+            let processes = processes_in(&self.data());
+            for &pid in &processes {
+                signal(pid, libc::SIGKILL);
+            }
+            processes.is_empty()
+        });
+        server.wait().unwrap();
+    }
+
+    /// Starts the server that was stopped or killed, and waits until it takes connections.
+    pub fn boot(&mut self) {
+        let path = self.directory.path().join("log");
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         let server = server_command("postgres")
             .args(["-D", self.data().to_str().unwrap()])
             .stdin(Stdio::null())
@@ -173,6 +224,34 @@ impl Drop for Cluster {
             let _ = server.wait();
         }
     }
+}
+
+/// Waits until the server has restarted by itself after one of its processes was killed, and takes connections again.
+pub fn wait_for_recovery(cluster: &Cluster, restarts_before: usize) {
+    wait_until("the server notices", || restarts(cluster) > restarts_before);
+    wait_until("the server recovers", || {
+        let connected = cluster.config("postgres", "postgres").connect(NoTls);
+        connected.is_ok_and(|mut client| client.simple_query("SELECT 1").is_ok())
+    });
+}
+
+/// How often the server has restarted by itself.
+pub fn restarts(cluster: &Cluster) -> usize {
+    cluster.log().matches("all server processes terminated").count()
+}
+
+/// Sends a signal to a process of a test's own server; false if it is gone.
+pub fn signal(pid: i32, signal: i32) -> bool {
+    // SAFETY: kill takes any numbers, and this pid is that of a server of this test.
+    unsafe { libc::kill(pid, signal) == 0 }
+}
+
+/// The processes that run in a directory: those of a server run in its data directory.
+fn processes_in(directory: &Path) -> Vec<i32> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let pids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    pids.filter(|pid| std::fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd == directory))
+        .collect()
 }
 
 /// Postgres refuses to run as root: root runs it as the user `postgres`.

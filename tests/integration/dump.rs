@@ -3,7 +3,7 @@
 use postgres::Client;
 
 use crate::backend::{Backend, endless_embedding};
-use crate::cluster::{Cluster, rows, value, wait_until};
+use crate::cluster::{Cluster, restarts, rows, signal, value, wait_for_recovery, wait_until};
 
 const DOCS: &str = "
     CREATE TABLE docs (
@@ -138,14 +138,10 @@ fn a_backend_killed_while_embedding() {
     let start = backend.cpu();
     let statement = std::thread::spawn(move || victim.simple_query(&sql).map(|_| ()));
     wait_until("the statement computes", || backend.cpu() > start + std::time::Duration::from_millis(700));
-    // SAFETY: sends a signal to a process of this test's own server.
-    assert_eq!(unsafe { libc::kill(backend.pid, libc::SIGKILL) }, 0);
+    let restarts = restarts(&cluster);
+    assert!(signal(backend.pid, libc::SIGKILL));
     statement.join().unwrap().expect_err("the server is gone");
-    wait_until("the server notices", || cluster.log().contains("all server processes terminated"));
-    wait_until("the server recovers", || {
-        let connected = cluster.config("postgres", "postgres").connect(postgres::NoTls);
-        connected.is_ok_and(|mut client| client.simple_query("SELECT 1").is_ok())
-    });
+    wait_for_recovery(&cluster, restarts);
     let mut client = cluster.connect();
     assert_eq!(contents(&mut client), before);
     client.batch_execute("INSERT INTO docs VALUES (200, 'after')").unwrap();
