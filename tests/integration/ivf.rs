@@ -59,18 +59,24 @@ impl Random {
 }
 
 /// Vectors around centers, as embeddings lie around topics; different numbers, different centers. The spread is that
-/// of a third of the centers' own.
+/// of a third of the centers' own, where nothing else is said.
 #[derive(Clone)]
 pub struct Clusters {
     random: Random,
     centers: Vec<Vec<f32>>,
+    spread: f32,
 }
 
 impl Clusters {
     pub fn new(seed: u64, centers: usize, dims: usize) -> Clusters {
         let mut random = Random(seed);
         let centers = random.vectors(centers, dims);
-        Clusters { random, centers }
+        Clusters { random, centers, spread: 0.33 }
+    }
+
+    /// The wider, the less do the clusters tell of who is near whom, and the more lists hold the near ones.
+    pub fn spread(self, spread: f32) -> Clusters {
+        Clusters { spread, ..self }
     }
 
     /// Other vectors around the same centers.
@@ -80,8 +86,8 @@ impl Clusters {
 
     pub fn vector(&mut self) -> Vec<f32> {
         let center = self.random.below(self.centers.len());
-        let random = &mut self.random;
-        self.centers[center].iter().map(|x| x + 0.33 * random.number()).collect()
+        let (random, spread) = (&mut self.random, self.spread);
+        self.centers[center].iter().map(|x| x + spread * random.number()).collect()
     }
 
     pub fn vectors(&mut self, count: usize) -> Vec<Vec<f32>> {

@@ -311,7 +311,6 @@ fn damage_is_reported_and_planning_survives_it() {
         }
     }
     // A refinement record holds nothing that could contradict the rest.
-    eprintln!("ivf_check noticed {noticed} of {tried}");
     assert!(noticed >= tried * 2 / 3, "ivf_check noticed {noticed} of {tried}");
     let log = cluster.log();
     assert!(!log.contains("PANIC") && !log.contains("terminated by signal"), "{log}");

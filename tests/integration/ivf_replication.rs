@@ -16,7 +16,7 @@ use crate::ivf_load::{self, Load, assert_committed};
 const CHECKED: &str = "wal_consistency_checking = 'generic'";
 
 fn catch_up(primary: &mut Client, standby: &mut Client) {
-    // What vacuum wrote need not be flushed yet; the commit of a transaction that writes to the log flushes it.
+    // A commit flushes what vacuum wrote without one, and wakes the sender.
     primary.batch_execute("SELECT pg_logical_emit_message(true, '', '')").unwrap();
     let end = value(primary, "SELECT pg_current_wal_flush_lsn()");
     let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{end}'");
