@@ -186,8 +186,7 @@ fn a_build_stays_within_maintenance_work_mem() {
             )
             .unwrap();
         let peak = peak_of(&mut client, &build("i")) as f64 / 1024.0 / 1024.0;
-        eprintln!("{options} with {megabytes} MB: {peak:.1} MB");
-        // The allocator's own overhead and a write buffer.
+        // The allocator's own overhead and a write buffer. Measured: 11.0, 28.5, 25.1 and 34.4 MB.
         assert!(peak < megabytes as f64 * 1.1 + 4.0, "{options}: {peak:.1} MB with {megabytes} MB allowed");
         assert_sound(&mut client, "i", "t", L2, "id % 50 = 0 OR true");
         client.batch_execute("DROP INDEX i").unwrap();
