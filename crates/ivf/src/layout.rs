@@ -263,12 +263,16 @@ impl Geometry {
     /// `dims` is 1..=[`MAX_DIMENSIONS`], `bits` 1..=8.
     pub fn new(dims: usize, bits: usize) -> Geometry {
         assert!((1..=MAX_DIMENSIONS).contains(&dims) && (1..=8).contains(&bits));
-        (1..=PAGE_BYTES / LANES)
-            .rev()
-            .find_map(|blocks| Geometry::with_blocks(dims, bits, blocks))
-            .unwrap_or_else(|| {
-                unreachable!("a block of {MAX_DIMENSIONS} dimensions fits a page; a test tries all of them")
-            })
+        // As many rows as fit the code page, or somewhat fewer if their records then fill their pages better.
+        let fitting = (1..=PAGE_BYTES / LANES).map_while(|blocks| Geometry::with_blocks(dims, bits, blocks));
+        let best = fitting.min_by(|a, b| a.pages_per_lane().total_cmp(&b.pages_per_lane()));
+        best.unwrap_or_else(|| {
+            unreachable!("a block of {MAX_DIMENSIONS} dimensions fits a page; a test tries all of them")
+        })
+    }
+
+    fn pages_per_lane(&self) -> f64 {
+        (1 + self.refinement_pages()) as f64 / self.lanes() as f64
     }
 
     fn with_blocks(dims: usize, bits: usize, blocks: usize) -> Option<Geometry> {
@@ -513,6 +517,14 @@ mod tests {
                     assert!(geometry.record(geometry.records_per_page - 1).1.end <= PAGE_BYTES);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn fewer_bits_take_no_more_space() {
+        for dims in 1..=MAX_DIMENSIONS {
+            let sizes: Vec<f64> = (1..=8).map(|bits| Geometry::new(dims, bits).pages_per_lane()).collect();
+            assert!(sizes.is_sorted(), "{dims} dimensions: {sizes:?}");
         }
     }
 
