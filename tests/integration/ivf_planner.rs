@@ -315,3 +315,38 @@ fn damage_is_reported_and_planning_survives_it() {
     let log = cluster.log();
     assert!(!log.contains("PANIC") && !log.contains("terminated by signal"), "{log}");
 }
+
+/// A change that fails when it has already written to one page leaves that page as it was.
+#[test]
+fn half_a_change_is_none() {
+    let mut cluster = Cluster::start();
+    let mut client = cluster.client();
+    let mut source = Clusters::new(46, 5, 32);
+    make_table(&mut client, "t", &source.vectors(30));
+    make_index(&mut client, "i", "t", L2, "lists = 1");
+    // Where the metapage names the first free page, after Postgres's header: not yet, then the page of the mean.
+    let (offset, none, mean) = (24 + 44, [0, 0, 0, 0], 1u32.to_ne_bytes());
+    let mut set_first_free = |client: Client, bytes: &[u8]| {
+        let mut client = client;
+        client.batch_execute("CHECKPOINT").unwrap();
+        let file = cluster.data().join(value(&mut client, "SELECT pg_relation_filepath('i')"));
+        let content = std::fs::read(file).unwrap();
+        damage(&mut cluster, client, &content, offset, bytes)
+    };
+    client = set_first_free(client, &mean);
+    // A row takes a lane, and then a page for its record, sooner or later.
+    let mut inserted = 0;
+    let refusal = loop {
+        assert!(inserted < 1_000, "no page was needed");
+        let (id, vector) = (100 + inserted, text(&source.vector()));
+        let insert = format!("INSERT INTO t (id, v) VALUES ({id}, '{vector}')");
+        match client.batch_execute(&insert) {
+            Ok(()) => inserted += 1,
+            Err(_) => break refused(&mut client, &insert),
+        }
+    };
+    assert!(refusal.message.contains("block 1 is not a Free page"), "{refusal:?}");
+    client = set_first_free(client, &none);
+    assert_eq!(value(&mut client, "SELECT rows FROM ivf_info('i')"), (30 + inserted).to_string());
+    assert_sound(&mut client, "i", "t", L2, "true");
+}
