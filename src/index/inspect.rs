@@ -3,15 +3,15 @@
 use std::ptr::null_mut;
 
 use ivf::metric::Metric;
-use ivf::{check, distance, info};
+use ivf::{check, info};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
 
 use super::page::Pages;
 use super::rows::Source;
 use super::sample::{Plan, Sample};
-use super::{COLUMN, DISTANCE_STRATEGY, OfIndex, metric_of};
-use crate::error::{Error, IvfError, OrRaise, quotable};
+use super::{COLUMN, DISTANCE_STRATEGY, OfIndex, metric_of, owned};
+use crate::error::{Error, IvfError, OrRaise};
 use crate::vector::VectorBuf;
 
 /// Problems that `ivf_check` tells at most: many pages can be broken in the same way.
@@ -113,13 +113,6 @@ unsafe fn require(table: pg_sys::Oid, privilege: Privilege) {
             pg_sys::aclcheck_error(result, pg_sys::ObjectType::OBJECT_TABLE, name);
         }
     }
-}
-
-/// # Safety
-/// `text` ends in a NUL.
-unsafe fn owned(text: *const std::ffi::c_char) -> String {
-    // SAFETY: the caller's promise.
-    quotable(unsafe { std::ffi::CStr::from_ptr(text) })
 }
 
 /// One row about an index.
@@ -251,7 +244,7 @@ unsafe fn recall(source: &Source, k: usize, sample: usize) -> Result<Option<f64>
         let sample = Sample::take(source, None, plan);
         let Some(dims) = sample.dims else { return Ok(None) };
         // A zero vector has no direction.
-        let has_distance = |query: &&[f32]| distance(metric, query, query).is_ok_and(|d| !d.is_nan());
+        let has_distance = |query: &&[f32]| metric.operator(query, query).is_ok_and(|d| !d.is_nan());
         let queries: Vec<&[f32]> = sample.vectors.chunks_exact(dims).filter(has_distance).collect();
 
         let snapshot = pg_sys::GetActiveSnapshot();
@@ -259,7 +252,7 @@ unsafe fn recall(source: &Source, k: usize, sample: usize) -> Result<Option<f64>
         source.for_each_visible(snapshot, |row| {
             let vector = row.vector();
             for (query, nearest) in queries.iter().zip(&mut exact) {
-                nearest.add(distance(metric, &vector, query).or_raise());
+                nearest.add(metric.operator(&vector, query).or_raise());
             }
         });
 
@@ -275,16 +268,6 @@ unsafe fn recall(source: &Source, k: usize, sample: usize) -> Result<Option<f64>
         let total: f64 = shares.iter().sum();
         Ok((!shares.is_empty()).then(|| total / shares.len() as f64))
     }
-}
-
-/// What the operator of the metric returns.
-fn distance(metric: Metric, a: &[f32], b: &[f32]) -> Result<f64, Error> {
-    let distance = match metric {
-        Metric::L2 => distance::l2,
-        Metric::InnerProduct => distance::negative_inner_product,
-        Metric::Cosine => distance::cosine,
-    };
-    Ok(distance(a, b)?)
 }
 
 /// The least `1` of the distances added to it, in ascending order.
@@ -402,7 +385,7 @@ impl Search<'_> {
                     return Ok(f64::NAN);
                 }
                 let vector = crate::vector::Vector::detoast(value);
-                distance(self.metric, &vector, query)
+                Ok(self.metric.operator(&vector, query)?)
             });
             pg_sys::MemoryContextReset(context);
             distance

@@ -18,7 +18,7 @@ mod validate;
 
 pub use options::MAX_LISTS;
 
-use std::ffi::CStr;
+use std::ffi::{CStr, c_char};
 
 use ivf::layout::{Page, Tid};
 use ivf::metric::Metric;
@@ -45,7 +45,14 @@ const _: () = assert!(size_of::<pg_sys::Datum>() == size_of::<f64>());
 /// `relation` is open.
 unsafe fn name_of(relation: pg_sys::Relation) -> String {
     // SAFETY: the caller's promise; a name ends in a NUL.
-    quotable(unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) })
+    unsafe { owned((*(*relation).rd_rel).relname.data.as_ptr()) }
+}
+
+/// # Safety
+/// `text` ends in a NUL.
+unsafe fn owned(text: *const c_char) -> String {
+    // SAFETY: the caller's promise.
+    quotable(unsafe { CStr::from_ptr(text) })
 }
 
 /// What can be done with a result of the engine, for which it needs the name of the index.

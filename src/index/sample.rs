@@ -1,5 +1,6 @@
 //! A random sample of a table's vectors: random pages, and of their rows as many as there is room for.
 
+use ivf::random::SplitMix64;
 use pgrx::pg_sys;
 
 use super::rows::Source;
@@ -43,7 +44,7 @@ impl Sample {
             let reserved = sample.vectors.try_reserve_exact(wanted);
             reserved.map_err(|_| IvfError::OutOfMemory { wanted: wanted * size_of::<f32>() }).or_raise();
         }
-        let mut random = Random(SEED.into());
+        let mut random = SplitMix64(SEED.into());
         let mut sampler = pg_sys::BlockSamplerData::default();
         let wanted = plan.blocks.min(i32::MAX as u32) as i32;
         // SAFETY: the state of the sampler is ours; the rest is the caller's promise.
@@ -67,13 +68,13 @@ impl Sample {
     }
 
     /// Reservoir sampling: of all rows so far, each is kept with the same probability (Vitter's algorithm R).
-    fn add(&mut self, row: &super::rows::Row, plan: Plan, random: &mut Random) -> Result<(), Error> {
+    fn add(&mut self, row: &super::rows::Row, plan: Plan, random: &mut SplitMix64) -> Result<(), Error> {
         self.rows += 1;
         let place = match self.dims {
             Some(dims) => {
                 let room = plan.rows.min(plan.bytes / (dims * size_of::<f32>()));
                 let kept = self.vectors.len() / dims;
-                let place = if kept < room { kept } else { random.below(self.rows) as usize };
+                let place = if kept < room { kept } else { random.below(self.rows as usize) };
                 if place >= room {
                     return Ok(());
                 }
@@ -121,18 +122,4 @@ pub fn check_dimensions(expected: usize, actual: usize) -> Result<(), Error> {
 /// Refuses dimensions that an index cannot have.
 pub fn check_limit(dims: usize) -> Result<(), Error> {
     if dims > ivf::layout::MAX_DIMENSIONS { Err(IvfError::TooManyDimensions.into()) } else { Ok(()) }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        ((u128::from(z) * u128::from(n)) >> 64) as u64
-    }
 }

@@ -1,11 +1,9 @@
 //! `amvalidate`: whether an operator class is one that this access method can use.
 
-use std::ffi::CStr;
-
 use pgrx::pg_sys::SysCacheIdentifier::{AMOPSTRATEGY, AMPROCNUM, CLAOID};
 use pgrx::{pg_guard, pg_sys};
 
-use crate::error::quotable;
+use super::owned;
 
 /// `float_ops` of btree (pg_opfamily.dat): distances are sorted as float8.
 const FLOAT_BTREE_FAMILY: u32 = 1970;
@@ -33,7 +31,7 @@ unsafe fn find_problems(opclass: pg_sys::Oid, problems: &mut Vec<String>) {
             return;
         }
         let class = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_opclass>();
-        let name = quotable(CStr::from_ptr((*class).opcname.data.as_ptr()));
+        let name = owned((*class).opcname.data.as_ptr());
         let (family, input) = ((*class).opcfamily, (*class).opcintype);
         if (*class).opckeytype != pg_sys::InvalidOid {
             problems.push(format!("operator class \"{name}\" of access method ivf has a storage type"));
@@ -101,11 +99,4 @@ unsafe fn for_each_member<T>(
         }
         pg_sys::ReleaseCatCacheList(list);
     }
-}
-
-/// # Safety
-/// `text` ends in a NUL.
-unsafe fn owned(text: *const std::ffi::c_char) -> String {
-    // SAFETY: the caller's promise.
-    quotable(unsafe { CStr::from_ptr(text) })
 }

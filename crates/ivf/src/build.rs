@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 
+use crate::kernel::norm_squared;
 use crate::kmeans::{Assigner, KMeans};
 use crate::layout::{
     CodesMut, DIRECTORY, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, Page, PageKind, Row, Tid,
@@ -83,7 +84,7 @@ pub struct Trained {
     assigner: RefCell<Assigner>,
     /// What [`Metric::InnerProduct`] adds to a centred vector before its centroid is sought: the rotated mean.
     uncentre: Option<Vec<f32>>,
-    /// Encoded rows of the directory, without TIDs, one for each list.
+    /// Encoded rows of the directory, one for each list; their TIDs are not known yet.
     centroids: Vec<Vec<u8>>,
 }
 
@@ -181,7 +182,7 @@ fn normalise_rows(rows: &mut Vec<f32>, dims: usize) -> f32 {
     let (mut kept, mut total) = (0, 0.0);
     for start in (0..rows.len()).step_by(dims) {
         let row = &rows[start..start + dims];
-        let norm = row.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+        let norm = norm_squared(row).sqrt();
         if norm == 0.0 {
             continue;
         }
@@ -360,9 +361,10 @@ impl<'a, S: PageSink> Writer<'a, S> {
         let Trained { options, centroids, .. } = self.trained;
         let geometry = Geometry::new(options.dims, DIRECTORY_BITS);
         let mut directory = ListWriter::new(DIRECTORY, self.list.next_block);
+        let mut row = Vec::with_capacity(geometry.row_bytes());
         for (centroid, &tid) in centroids.iter().zip(&self.finished) {
-            let mut row = centroid.clone();
-            row[..size_of::<Tid>()].copy_from_slice(bytemuck::bytes_of(&tid));
+            row.clear();
+            Row { tid, ..Row::read(&geometry, centroid) }.write(&mut row);
             directory.push(self.sink, &geometry, &row)?;
         }
         let (first, pages) = directory.finish(self.sink, &geometry)?;

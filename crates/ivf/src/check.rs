@@ -1,6 +1,7 @@
 //! Checking the structure of an index.
 
 use crate::index::{Index, read_meta};
+use crate::kernel;
 use crate::layout::{Codes, DIRECTORY, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
 use crate::quantize::decode;
 use crate::store::{Block, PageStore};
@@ -27,7 +28,7 @@ pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec
     }
     check.rows = 0;
     for &first in &firsts {
-        check.list(&index.geometry, first, &mut |_| ())?;
+        check.list(&index.geometry, first)?;
     }
     check.unused_pages(index.meta.pages)?;
 
@@ -79,14 +80,14 @@ impl<S: PageStore> Check<'_, S> {
         Ok(false)
     }
 
-    fn list(&mut self, geometry: &Geometry, first: Block, each: &mut dyn FnMut(Tid)) -> Result<(), S::Error> {
+    fn list(&mut self, geometry: &Geometry, first: Block) -> Result<(), S::Error> {
         if first >= self.store.blocks()? {
             self.problem(|| format!("a list should start on block {first}, which does not exist"));
             return Ok(());
         }
         // Whatever page it is, its number is to be that of the others of the chain.
         let list = self.store.read(first)?.segment().list;
-        self.chain(geometry, first, list, each)
+        self.chain(geometry, first, list, &mut |_| ())
     }
 
     fn chain(
@@ -180,7 +181,7 @@ impl<S: PageStore> Check<'_, S> {
             return; // a row of no known bound, which every scan looks at
         }
         decode(signs, refinement, geometry.bits, &factors, z);
-        let coded: f64 = z.iter().map(|&x| f64::from(x) * f64::from(x)).sum();
+        let coded = kernel::norm_squared(z);
         let norm_squared = f64::from(factors.norm_squared);
         let lost = f64::from(factors.residual).powi(2);
         // Storage and sums round, each by less than 1e-4 at 2048 dimensions; the residual is an upper bound.

@@ -58,8 +58,8 @@ impl Place {
         self.key.total_cmp(&other.key).then(self.tid.cmp(&other.tid))
     }
 
-    fn is_after(&self, other: &Option<Place>) -> bool {
-        other.as_ref().is_none_or(|other| self.cmp(other) == Ordering::Greater)
+    fn is_after(&self, other: Place) -> bool {
+        self.cmp(&other) == Ordering::Greater
     }
 }
 
@@ -86,8 +86,8 @@ pub struct Collector<'a, S> {
     /// Rows after here had no room.
     pub cut: Option<Place>,
     pub candidates: Vec<Candidate>,
-    /// Candidates from the lists before this one.
-    list_start: usize,
+    /// Candidates from the lists before this one; `None` if that is not known any more.
+    list_start: Option<usize>,
     /// What was collected is of no use.
     spoiled: bool,
     signs: &'a mut Vec<u8>,
@@ -120,7 +120,7 @@ impl<'a, S: PageStore> Collector<'a, S> {
             floor,
             cut: None,
             candidates: memory,
-            list_start: 0,
+            list_start: Some(0),
             spoiled: false,
             signs,
             bounds: Vec::new(),
@@ -136,7 +136,7 @@ impl<'a, S: PageStore> Collector<'a, S> {
             if let Some(next) = lists.get(i + 1) {
                 (next.first..).take(next.run.into()).for_each(|block| self.store.prefetch(block));
             }
-            self.list_start = self.candidates.len();
+            self.list_start = Some(self.candidates.len());
             walk(self.store, &self.index.geometry, list.first, self)?;
             if self.spoiled {
                 self.cut = self.floor;
@@ -153,7 +153,8 @@ impl<'a, S: PageStore> Collector<'a, S> {
             let mut kept = start;
             for i in start..self.candidates.len() {
                 let place = Place::of(&self.candidates[i]);
-                if place.is_after(&self.floor) && (self.cut.is_none() || !place.is_after(&self.cut)) {
+                let is_new = self.floor.is_none_or(|floor| place.is_after(floor));
+                if is_new && self.cut.is_none_or(|cut| !place.is_after(cut)) {
                     self.candidates.swap(kept, i);
                     kept += 1;
                 }
@@ -173,8 +174,7 @@ impl<'a, S: PageStore> Collector<'a, S> {
             self.candidates.select_nth_unstable_by(kept - 1, |a, b| Place::of(a).cmp(&Place::of(b)));
         self.cut = Some(Place::of(last));
         self.candidates.truncate(kept);
-        // Which of them are from this list is not known any more.
-        self.list_start = usize::MAX;
+        self.list_start = None;
     }
 }
 
@@ -222,8 +222,8 @@ impl<S: PageStore> Visitor<S::Error> for Collector<'_, S> {
 
     fn restart(&mut self) {
         match self.list_start {
-            usize::MAX => self.spoiled = true,
-            start => self.candidates.truncate(start),
+            None => self.spoiled = true,
+            Some(start) => self.candidates.truncate(start),
         }
     }
 }

@@ -32,9 +32,7 @@ impl Index {
             space: Space::new(metric, meta.seed, page.mean(dims).to_vec()),
         })
     }
-}
 
-impl Index {
     pub fn knows_dimensions(&self) -> bool {
         self.meta.dims != 0
     }

@@ -1,10 +1,9 @@
 //! What can be told about an index.
 
 use crate::index::{Index, automatic_probes};
-use crate::layout::Codes;
 use crate::metric::Metric;
-use crate::segments::{Visitor, first_segments, walk};
-use crate::store::{Block, PageStore};
+use crate::segments::{count_rows, first_segments};
+use crate::store::PageStore;
 
 #[derive(Debug, Clone)]
 pub struct Info {
@@ -29,28 +28,14 @@ pub struct Info {
 
 /// Reads every code page.
 pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
-    struct List {
-        rows: u64,
-    }
-    impl<E> Visitor<E> for List {
-        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
-            self.rows += codes.count() as u64;
-            Ok(true)
-        }
-        fn restart(&mut self) {
-            self.rows = 0;
-        }
-    }
-
     let index = Index::open(store)?;
-    let mut lists = Vec::new();
+    // Rows of each.
+    let mut lists: Vec<u64> = Vec::new();
     for first in first_segments(store, &index)? {
-        let mut list = List { rows: 0 };
-        walk(store, &index.geometry, first, &mut list)?;
-        lists.push(list);
+        lists.push(count_rows(store, &index, first)?);
     }
-    let rows: u64 = lists.iter().map(|list| list.rows).sum();
-    let squares: f64 = lists.iter().map(|list| (list.rows as f64).powi(2)).sum();
+    let rows: u64 = lists.iter().sum();
+    let squares: f64 = lists.iter().map(|&rows| (rows as f64).powi(2)).sum();
     let meta = index.meta;
     Ok(Info {
         dims: meta.dims,
@@ -58,8 +43,8 @@ pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
         bits: meta.bits,
         lists: meta.lists,
         rows,
-        longest_list: lists.iter().map(|list| list.rows).max().unwrap_or(0),
-        empty_lists: lists.iter().filter(|list| list.rows == 0).count() as u64,
+        longest_list: lists.iter().copied().max().unwrap_or(0),
+        empty_lists: lists.iter().filter(|&&rows| rows == 0).count() as u64,
         imbalance: if rows == 0 { 1.0 } else { lists.len() as f64 * squares / (rows as f64).powi(2) },
         pages: store.blocks()?,
         free_pages: meta.free_pages,

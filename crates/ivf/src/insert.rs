@@ -47,10 +47,8 @@ pub fn settle<S: PageStore>(store: &S, dims: usize) -> Result<(), S::Error> {
     let geometry = Geometry::new(dims, DIRECTORY_BITS);
     let (meta, _) = read_meta(store)?;
     let mut change = store.change();
-    let directory = change.lock(meta.directory)?;
-    change.page(directory).expect(PageKind::Codes, meta.directory)?;
-    let meta_at = change.lock(META_BLOCK)?;
-    change.page(meta_at).expect(PageKind::Meta, META_BLOCK)?;
+    let directory = change.lock_as(PageKind::Codes, meta.directory)?;
+    let meta_at = change.lock_as(PageKind::Meta, META_BLOCK)?;
     if change.page(meta_at).meta().dims != 0 {
         return Ok(());
     }
@@ -102,7 +100,8 @@ fn insert_into<S: PageStore>(
         if let Some(lane) = codes.free_lane() {
             write_row(change, index, (at, block), lane, row)?;
             if block != insert_at {
-                move_hint(store, first, insert_at, block)?;
+                // Unless vacuum has found room elsewhere meanwhile.
+                segments::set_room(store, first, Some(insert_at), block)?;
             }
             return Ok(true);
         }
@@ -121,10 +120,7 @@ fn write_row<C: Change>(
     (at, block): (usize, Block),
     lane: usize,
     row: &Row,
-) -> Result<(), C::Error>
-where
-    C::Error: From<IndexError>,
-{
+) -> Result<(), C::Error> {
     let geometry = &index.geometry;
     // Pages are changed in the order in which they were locked: replay on a standby locks them in that order.
     CodesMut::new(change.page_mut(at)?, geometry).fill(lane, row);
@@ -137,9 +133,7 @@ where
             CodesMut::new(change.page_mut(at)?, geometry).set_refinement_page(number, new);
             page
         } else {
-            let page = change.lock(refinement)?;
-            change.page(page).expect(PageKind::Refinements, refinement)?;
-            page
+            change.lock_as(PageKind::Refinements, refinement)?
         };
         change.page_mut(page)?.bytes_mut()[record].copy_from_slice(row.refinement);
     }
@@ -147,10 +141,7 @@ where
 }
 
 /// Adds an empty segment after the list's last one, which is `at` in `change`, and commits; returns its block.
-fn append_segment<C: Change>(mut change: C, at: usize, list: u32) -> Result<Block, C::Error>
-where
-    C::Error: From<IndexError>,
-{
+fn append_segment<C: Change>(mut change: C, at: usize, list: u32) -> Result<Block, C::Error> {
     change.page_mut(at)?;
     let (new, page) = allocate(&mut change)?;
     let page = change.page_mut(page)?;
@@ -162,12 +153,8 @@ where
 }
 
 /// Takes a page from the free list, or the next one beyond those in use; it is locked in `change`, after the metapage.
-fn allocate<C: Change>(change: &mut C) -> Result<(Block, usize), C::Error>
-where
-    C::Error: From<IndexError>,
-{
-    let meta = change.lock(META_BLOCK)?;
-    change.page(meta).expect(PageKind::Meta, META_BLOCK)?;
+fn allocate<C: Change>(change: &mut C) -> Result<(Block, usize), C::Error> {
+    let meta = change.lock_as(PageKind::Meta, META_BLOCK)?;
     let free = change.page(meta).meta().free;
     if free == NO_BLOCK {
         let new = change.page(meta).meta().pages;
@@ -175,23 +162,10 @@ where
         meta.meta_mut().pages = new + 1;
         return Ok((new, change.lock_new(new)?));
     }
-    let page = change.lock(free)?;
-    change.page(page).expect(PageKind::Free, free)?;
+    let page = change.lock_as(PageKind::Free, free)?;
     let next = change.page(page).start().link;
     let meta = change.page_mut(meta)?.meta_mut();
     meta.free = next;
     meta.free_pages = meta.free_pages.saturating_sub(1);
     Ok((free, page))
-}
-
-/// Remembers where the list has room, unless vacuum has found some elsewhere meanwhile.
-fn move_hint<S: PageStore>(store: &S, first: Block, from: Block, to: Block) -> Result<(), S::Error> {
-    let mut change = store.change();
-    let at = change.lock(first)?;
-    change.page(at).expect(PageKind::Codes, first)?;
-    if change.page(at).segment().insert_at == from {
-        change.page_mut(at)?.segment_mut().insert_at = to;
-        change.commit()?;
-    }
-    Ok(())
 }

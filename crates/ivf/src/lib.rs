@@ -15,6 +15,7 @@ pub mod layout;
 pub mod memstore;
 pub mod metric;
 pub mod quantize;
+pub mod random;
 pub mod rotate;
 pub mod scan;
 mod segments;

@@ -1,5 +1,8 @@
 //! The distances an index can serve, one row of a table each.
 
+use crate::distance;
+use crate::vector::VectorError;
+
 /// What an operator class orders by. The discriminants are stored in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
@@ -25,6 +28,15 @@ impl Metric {
     /// Centroids are compared by direction (spherical k-means).
     pub fn spherical(self) -> bool {
         self != Metric::L2
+    }
+
+    /// What the operator returns.
+    pub fn operator(self, a: &[f32], b: &[f32]) -> Result<f64, VectorError> {
+        match self {
+            Metric::L2 => distance::l2(a, b),
+            Metric::InnerProduct => distance::negative_inner_product(a, b),
+            Metric::Cosine => distance::cosine(a, b),
+        }
     }
 
     /// The operator's distance for a key of the index: keys are what the index orders by, cheaper to compute, with the

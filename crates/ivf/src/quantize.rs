@@ -370,7 +370,6 @@ fn below(x: f64) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::distance;
     use crate::kernel::naive;
     use crate::layout::LANES;
     use proptest::prelude::*;
@@ -396,15 +395,6 @@ mod tests {
             let code = coded(&z, bits);
             query.refine(&code.signs, &code.refinement, bits, &code.factors)
         })
-    }
-
-    fn operator(metric: Metric, x: &[f32], q: &[f32]) -> f64 {
-        let distance = match metric {
-            Metric::L2 => distance::l2(x, q),
-            Metric::InnerProduct => distance::negative_inner_product(x, q),
-            Metric::Cosine => distance::cosine(x, q),
-        };
-        distance.unwrap()
     }
 
     /// Numbers from a normal distribution.
@@ -480,7 +470,7 @@ mod tests {
 
     /// The operator's result is NaN if it divides by zero, or multiplies infinity; NaN sorts last.
     fn not_above(lower: f32, metric: Metric, x: &[f32], q: &[f32]) -> bool {
-        let distance = operator(metric, x, q);
+        let distance = metric.operator(x, q).unwrap();
         distance.is_nan() || metric.distance(lower) <= distance
     }
 
@@ -500,7 +490,7 @@ mod tests {
                         not_above(refined.lower, metric, row, &q),
                         "{metric:?}, {bits} bits, {} dimensions: {refined:?}, distance {}",
                         x.len(),
-                        operator(metric, row, &q)
+                        metric.operator(row, &q).unwrap()
                     );
                 }
             }
@@ -525,7 +515,7 @@ mod tests {
                 for row in 0..20 {
                     let x = normal(seed + 20 + row, dims);
                     let refined = bound(&space, &query, &x, 8).unwrap();
-                    let distance = operator(metric, &x, &q);
+                    let distance = metric.operator(&x, &q).unwrap();
                     let [lower, estimate] = [refined.lower, refined.estimate].map(|key| metric.distance(key));
                     assert!(
                         (distance - estimate).abs() < 0.004 * size,
@@ -589,7 +579,7 @@ mod tests {
                 let space = Space::new(metric, 1, normalised(&x, norm_squared(&x).sqrt()));
                 let q = normal(2, 100);
                 let refined = bound(&space, &space.query(&q), space.mean(), bits).unwrap();
-                let distance = operator(metric, space.mean(), &q);
+                let distance = metric.operator(space.mean(), &q).unwrap();
                 let [lower, estimate] = [refined.lower, refined.estimate].map(|key| metric.distance(key));
                 assert!(lower <= distance && distance - lower < 1e-2, "{metric:?} {lower} {distance}");
                 assert!((estimate - distance).abs() < 1e-3);
@@ -675,7 +665,7 @@ mod tests {
                         normal(50 + seed, dims).iter().zip(&rows[0]).map(|(x, y)| x + 0.5 * y).collect();
                     let query = space.query(&q);
                     for (x, lower) in rows.iter().zip(lower_bounds(&space, &query, &rows)) {
-                        let distance = operator(metric, x, &q);
+                        let distance = metric.operator(x, &q).unwrap();
                         let lower = metric.distance(lower);
                         misses += usize::from(lower > distance);
                     }
@@ -693,7 +683,7 @@ mod tests {
                 for row in 0..20 {
                     let x = normal(100 + row, dims);
                     let lower = lower_bounds(&space, &space.query(&x), std::slice::from_ref(&x))[0];
-                    let distance = operator(metric, &x, &x);
+                    let distance = metric.operator(&x, &x).unwrap();
                     assert!(
                         f64::from(lower) <= distance + 1e-3 * distance.abs().max(1.0),
                         "{metric:?} {dims}: {lower}"

@@ -6,6 +6,7 @@
 //! would leave nine tenths of its energy in its own half).
 
 use crate::kernel;
+use crate::random::SplitMix64;
 
 /// Two rounds for each end of the vector, as in the RaBitQ library.
 const ROUNDS: usize = 4;
@@ -28,13 +29,13 @@ impl Rotation {
         let padded = padded(dims);
         let window = 1 << padded.ilog2();
         let normalised = 1.0 / (window as f64).sqrt();
-        let mut state = seed;
+        let mut random = SplitMix64(seed);
         let mut factors = Vec::with_capacity(ROUNDS * padded);
         for round in 0..ROUNDS {
             let start = if round % 2 == 0 { 0 } else { padded - window };
             let mixed = if round > 0 && window < padded { 0.5f64.sqrt() } else { 1.0 };
             for word in 0..padded / 64 {
-                let signs = splitmix64(&mut state);
+                let signs = random.next();
                 factors.extend((0..64).map(|bit| {
                     let element = word * 64 + bit;
                     let transformed =
@@ -54,15 +55,6 @@ impl Rotation {
         debug_assert_eq!(vector.len() * ROUNDS, self.factors.len());
         kernel::rotate(vector, &self.factors, self.window);
     }
-}
-
-/// The next number of a sequence (Steele, Lea, Flood, "Fast splittable pseudorandom number generators", 2014).
-fn splitmix64(state: &mut u64) -> u64 {
-    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = *state;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }
 
 #[cfg(test)]
@@ -103,17 +95,6 @@ mod tests {
         x[7] = 1.0;
         assert_eq!(rotated(100, 42, &x), rotated(100, 42, &x));
         assert_ne!(rotated(100, 42, &x), rotated(100, 43, &x));
-    }
-
-    /// First numbers of seed 1234567, from the reference implementation.
-    #[test]
-    fn splitmix() {
-        let mut state = 1_234_567;
-        let numbers = [(); 3].map(|()| splitmix64(&mut state));
-        assert_eq!(
-            numbers,
-            [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]
-        );
     }
 
     /// What makes the codes of any data alike: even a single element is spread over all, and not much over what chance

@@ -162,15 +162,13 @@ impl Scan {
     /// Reads the rows of the batch, from the place where the last reading was cut off.
     fn collect<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
         let lists = self.lists.as_deref().unwrap_or_default();
+        // If every list is read, the answer shall be exact, while the sign bits' bounds hold for most rows only.
+        let whole_codes = self.cut.is_some() || self.batch == (0..lists.len());
         let mut mode = match &self.query {
             None => Mode::Everything,
-            // Every list is read: the answer shall be exact, while the sign bits' bounds hold for most rows only.
-            Some(query) if self.batch == (0..lists.len()) => Mode::WholeCodes(query),
+            Some(query) if whole_codes => Mode::WholeCodes(query),
             Some(query) => Mode::Signs(query),
         };
-        if let (Some(_), Some(query)) = (self.cut, &self.query) {
-            mode = Mode::WholeCodes(query);
-        }
         // Empty here, but for its memory.
         let mut candidates = std::mem::take(&mut self.candidates).into_vec();
         loop {

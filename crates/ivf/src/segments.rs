@@ -1,9 +1,9 @@
 //! Chains of segments: the lists, and the directory.
 
 use crate::index::Index;
-use crate::layout::{Codes, DIRECTORY, Geometry, LANES, NO_BLOCK, PageKind, Tid};
+use crate::layout::{Codes, DIRECTORY, Geometry, LANES, NO_BLOCK, Page, PageKind, Tid};
 use crate::quantize::{Query, Refined};
-use crate::store::{Block, IndexError, PageStore};
+use crate::store::{Block, Change, IndexError, PageStore};
 
 /// Segments that are read between two checks for interrupts, which want all locks released.
 ///
@@ -89,42 +89,54 @@ pub fn refine_all<S: PageStore>(
     mut each: impl FnMut(usize, Refined),
 ) -> Result<(), S::Error> {
     let per_page = if geometry.bits == 1 { geometry.lanes() } else { geometry.records_per_page };
-    signs.resize(geometry.sign_bytes(), 0);
     for first in (0..geometry.lanes()).step_by(per_page) {
-        let mut lanes =
-            (first..(first + per_page).min(geometry.lanes())).filter(|&lane| codes.is_live(lane)).peekable();
+        let last = (first + per_page).min(geometry.lanes());
+        let mut lanes = (first..last).filter(|&lane| codes.is_live(lane)).peekable();
         if lanes.peek().is_none() {
             continue;
         }
-        let page = if geometry.bits == 1 {
-            None
-        } else {
-            Some(refinement_page(store, geometry, block, codes, first)?)
-        };
+        let records = refinement_page(store, geometry, block, codes, first)?;
         for lane in lanes {
-            codes.signs(lane, signs);
-            let record = page.as_deref().map_or(&[][..], |page| &page.bytes()[geometry.record(lane).1]);
-            each(lane, query.refine(signs, record, geometry.bits, &codes.factors(lane)));
+            each(lane, refine_lane(geometry, codes, records.as_deref(), lane, query, signs));
         }
     }
     Ok(())
 }
 
-/// The page with a live lane's refinement record, locked; the caller has locked the code page.
-pub fn refinement_page<'a, S: PageStore>(
+/// The page with a live lane's refinement record, locked; the caller has locked the code page. `None` if codes have one
+/// bit.
+fn refinement_page<'a, S: PageStore>(
     store: &'a S,
     geometry: &Geometry,
     block: Block,
     codes: Codes,
     lane: usize,
-) -> Result<S::Read<'a>, S::Error> {
+) -> Result<Option<S::Read<'a>>, S::Error> {
+    if geometry.bits == 1 {
+        return Ok(None);
+    }
     let refinement = codes.refinements()[geometry.record(lane).0];
     if refinement == NO_BLOCK {
         return Err(IndexError::corrupt(block, format!("has no refinement page for lane {lane}")).into());
     }
     let page = store.read(refinement)?;
     page.expect(PageKind::Refinements, refinement)?;
-    Ok(page)
+    Ok(Some(page))
+}
+
+/// `records`: as [`refinement_page`] has it.
+fn refine_lane(
+    geometry: &Geometry,
+    codes: Codes,
+    records: Option<&Page>,
+    lane: usize,
+    query: &Query,
+    signs: &mut Vec<u8>,
+) -> Refined {
+    signs.resize(geometry.sign_bytes(), 0);
+    codes.signs(lane, signs);
+    let record = records.map_or(&[][..], |page| &page.bytes()[geometry.record(lane).1]);
+    query.refine(signs, record, geometry.bits, &codes.factors(lane))
 }
 
 /// What one row's whole code says of its distance; `None` if the row is no longer there.
@@ -147,15 +159,8 @@ pub fn refine<S: PageStore>(
     if !codes.is_live(lane) || codes.tid(lane) != tid {
         return Ok(None);
     }
-    signs.resize(geometry.sign_bytes(), 0);
-    codes.signs(lane, signs);
-    let factors = codes.factors(lane);
-    if geometry.bits == 1 {
-        return Ok(Some(query.refine(signs, &[], 1, &factors)));
-    }
-    let refinement = refinement_page(store, geometry, block, codes, lane)?;
-    let record = &refinement.bytes()[geometry.record(lane).1];
-    Ok(Some(query.refine(signs, record, geometry.bits, &factors)))
+    let records = refinement_page(store, geometry, block, codes, lane)?;
+    Ok(Some(refine_lane(geometry, codes, records.as_deref(), lane, query, signs)))
 }
 
 /// A list, as a query sees it.
@@ -225,6 +230,41 @@ pub fn first_segments<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Bloc
     }
     walk(store, &index.directory, index.meta.directory, &mut firsts)?;
     Ok(firsts.0)
+}
+
+/// Rows of the list that starts at `first`.
+pub fn count_rows<S: PageStore>(store: &S, index: &Index, first: Block) -> Result<u64, S::Error> {
+    struct Rows(u64);
+    impl<E> Visitor<E> for Rows {
+        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
+            self.0 += codes.count() as u64;
+            Ok(true)
+        }
+        fn restart(&mut self) {
+            self.0 = 0;
+        }
+    }
+    let mut rows = Rows(0);
+    walk(store, &index.geometry, first, &mut rows)?;
+    Ok(rows.0)
+}
+
+/// Tells inserts at which segment the list that starts at `first` has room; only if they are sent to `from` now, if
+/// that is given.
+pub fn set_room<S: PageStore>(
+    store: &S,
+    first: Block,
+    from: Option<Block>,
+    to: Block,
+) -> Result<(), S::Error> {
+    let mut change = store.change();
+    let at = change.lock_as(PageKind::Codes, first)?;
+    let now = change.page(at).segment().insert_at;
+    if now != to && from.is_none_or(|from| from == now) {
+        change.page_mut(at)?.segment_mut().insert_at = to;
+        change.commit()?;
+    }
+    Ok(())
 }
 
 const _: () = assert!(LANES == u16::BITS as usize);

@@ -1,6 +1,6 @@
 //! What the index needs of the pages it lives on. Postgres's buffers implement it, and [`crate::memstore`] for tests.
 
-use crate::layout::Page;
+use crate::layout::{Page, PageKind};
 use std::ops::Deref;
 
 /// A block number, from 0.
@@ -57,9 +57,16 @@ pub trait PageStore {
 /// Pages are locked exclusively one by one and referred to by the number that locking returns, 0, 1, ... Dropping the
 /// change without [`commit`](Change::commit) leaves every page as it was; either way the locks are released.
 pub trait Change {
-    type Error;
+    type Error: From<IndexError>;
 
     fn lock(&mut self, block: Block) -> Result<usize, Self::Error>;
+
+    /// Likewise; fails unless the page is of this kind.
+    fn lock_as(&mut self, kind: PageKind, block: Block) -> Result<usize, Self::Error> {
+        let index = self.lock(block)?;
+        self.page(index).expect(kind, block)?;
+        Ok(index)
+    }
 
     /// Locks a page whose content does not matter; `block` may be the first one beyond the end, which adds it. The page
     /// starts as zeros.

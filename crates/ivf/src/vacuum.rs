@@ -2,7 +2,7 @@
 
 use crate::index::Index;
 use crate::layout::{Codes, CodesMut, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
-use crate::segments::{Visitor, endless, first_segments, walk};
+use crate::segments::{count_rows, endless, first_segments, set_room};
 use crate::store::{Block, Change, IndexError, PageStore};
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -35,33 +35,18 @@ pub fn bulk_delete<S: PageStore>(
 
 /// Counts rows and pages; changes nothing but the counters of the metapage, if they are wrong.
 pub fn count<S: PageStore>(store: &S, index: &Index) -> Result<Counts, S::Error> {
-    struct Rows {
-        before: u64,
-        rows: u64,
-    }
-    impl<E> Visitor<E> for Rows {
-        fn visit(&mut self, _block: Block, codes: Codes) -> Result<bool, E> {
-            self.rows += codes.count() as u64;
-            Ok(true)
-        }
-        fn restart(&mut self) {
-            self.rows = self.before;
-        }
-    }
-    let mut rows = Rows { before: 0, rows: 0 };
+    let mut rows = 0;
     for first in first_segments(store, index)? {
-        rows.before = rows.rows;
-        walk(store, &index.geometry, first, &mut rows)?;
+        rows += count_rows(store, index, first)?;
     }
-    finish(store, Counts { rows: rows.rows, ..Counts::default() })
+    finish(store, Counts { rows, ..Counts::default() })
 }
 
 /// Writes the counters and counts the pages.
 fn finish<S: PageStore>(store: &S, mut counts: Counts) -> Result<Counts, S::Error> {
     counts.pages = store.blocks()?;
     let mut change = store.change();
-    let at = change.lock(META_BLOCK)?;
-    change.page(at).expect(PageKind::Meta, META_BLOCK)?;
+    let at = change.lock_as(PageKind::Meta, META_BLOCK)?;
     let meta = change.page(at).meta();
     counts.free_pages = meta.free_pages;
     let deleted = meta.deleted + counts.removed;
@@ -118,21 +103,9 @@ fn clean_list<S: PageStore>(
         (previous, block) = (block, next);
     }
     match room {
-        Some(room) if counts.removed > removed_before => set_room(store, first, room),
+        Some(room) if counts.removed > removed_before => set_room(store, first, None, room),
         _ => Ok(()),
     }
-}
-
-/// Tells inserts where the list has room.
-fn set_room<S: PageStore>(store: &S, first: Block, room: Block) -> Result<(), S::Error> {
-    let mut change = store.change();
-    let at = change.lock(first)?;
-    change.page(at).expect(PageKind::Codes, first)?;
-    if change.page(at).segment().insert_at != room {
-        change.page_mut(at)?.segment_mut().insert_at = room;
-        change.commit()?;
-    }
-    Ok(())
 }
 
 /// Takes an empty segment out of its list and frees its pages; false if an insert has used it meanwhile.
@@ -158,9 +131,8 @@ fn unlink<S: PageStore>(
         if refinement == NO_BLOCK {
             continue;
         }
-        let page = change.lock(refinement)?;
-        change.page(page).expect(PageKind::Refinements, refinement)?;
-        let meta = lock_meta(&mut change)?;
+        let page = change.lock_as(PageKind::Refinements, refinement)?;
+        let meta = change.lock_as(PageKind::Meta, META_BLOCK)?;
         CodesMut::new(change.page_mut(at)?, geometry).set_refinement_page(number, NO_BLOCK);
         free(&mut change, (page, refinement), meta)?;
         change.commit()?;
@@ -179,7 +151,7 @@ fn unlink<S: PageStore>(
     if !change.page(previous_at).is(PageKind::Codes) || change.page(previous_at).start().link != block {
         return Err(IndexError::corrupt(previous, format!("does not lead to block {block}")).into());
     }
-    let meta = lock_meta(&mut change)?;
+    let meta = change.lock_as(PageKind::Meta, META_BLOCK)?;
     let head = change.page_mut(first_at)?.segment_mut();
     head.unlinked = head.unlinked.wrapping_add(1);
     if head.insert_at == block {
@@ -190,15 +162,6 @@ fn unlink<S: PageStore>(
     change.commit()?;
     counts.freed_pages += 1;
     Ok(true)
-}
-
-fn lock_meta<C: Change>(change: &mut C) -> Result<usize, C::Error>
-where
-    C::Error: From<IndexError>,
-{
-    let meta = change.lock(META_BLOCK)?;
-    change.page(meta).expect(PageKind::Meta, META_BLOCK)?;
-    Ok(meta)
 }
 
 /// Puts a page, whose index in the change and block are given, at the head of the free list.

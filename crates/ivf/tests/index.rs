@@ -2,13 +2,13 @@
 
 use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer, write_without_dimensions};
 use ivf::check::check;
-use ivf::distance;
 use ivf::index::Index;
 use ivf::info::{Info, info};
 use ivf::insert::{insert, settle};
 use ivf::layout::Tid;
 use ivf::memstore::{MemError, MemStore};
 use ivf::metric::Metric;
+use ivf::random::SplitMix64;
 use ivf::scan::{Options, Order, Scan};
 use ivf::store::{IndexError, PageStore};
 use ivf::vacuum::{bulk_delete, count};
@@ -17,25 +17,17 @@ use std::rc::Rc;
 
 const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
 
-/// A generator of numbers that look random, the same ones in every run (splitmix64).
-struct Numbers(u64);
+/// Random vectors, the same ones in every run.
+struct Numbers(SplitMix64);
 
 impl Numbers {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e3779b97f4a7c15);
-        let mut x = self.0;
-        x = (x ^ (x >> 30)).wrapping_mul(0xbf58476d1ce4e5b9);
-        x = (x ^ (x >> 27)).wrapping_mul(0x94d049bb133111eb);
-        x ^ (x >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n as u64) as usize
+    fn new(seed: u64) -> Numbers {
+        Numbers(SplitMix64(seed))
     }
 
     /// About normal, mean 0, variance 1.
     fn normal(&mut self) -> f32 {
-        let sum: f64 = (0..12).map(|_| (self.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
+        let sum: f64 = (0..12).map(|_| (self.0.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
         (sum - 6.0) as f32
     }
 
@@ -48,20 +40,11 @@ impl Numbers {
         let centres: Vec<Vec<f32>> = (0..clusters).map(|_| self.vector(dims)).collect();
         (0..rows)
             .map(|_| {
-                let centre = &centres[self.below(clusters)];
+                let centre = &centres[self.0.below(clusters)];
                 centre.iter().map(|c| c + 0.5 + 0.4 * self.normal()).collect()
             })
             .collect()
     }
-}
-
-fn exact(metric: Metric, a: &[f32], b: &[f32]) -> f64 {
-    match metric {
-        Metric::L2 => distance::l2(a, b),
-        Metric::InnerProduct => distance::negative_inner_product(a, b),
-        Metric::Cosine => distance::cosine(a, b),
-    }
-    .unwrap()
 }
 
 /// A table with an index, as Postgres would use it.
@@ -110,7 +93,7 @@ impl Table {
                 break;
             }
             if let Some(vector) = self.rows.get(&hit.tid) {
-                let distance = exact(self.metric, vector, query);
+                let distance = self.metric.operator(vector, query).unwrap();
                 assert!(bound <= distance, "{bound} > {distance}");
                 let at = found.partition_point(|&(other, _)| other <= distance);
                 found.insert(at, (distance, hit.tid));
@@ -125,7 +108,7 @@ impl Table {
     }
 
     fn exact_search(&self, query: &[f32], k: usize) -> Vec<f64> {
-        let mut all: Vec<f64> = self.rows.values().map(|v| exact(self.metric, v, query)).collect();
+        let mut all: Vec<f64> = self.rows.values().map(|v| self.metric.operator(v, query).unwrap()).collect();
         all.sort_by(f64::total_cmp);
         all.truncate(k);
         all
@@ -193,7 +176,7 @@ fn probes(probes: usize) -> Options {
 #[test]
 fn every_row_finds_itself_and_recall_is_high_after_build_inserts_and_vacuum() {
     for metric in METRICS {
-        let mut numbers = Numbers(1);
+        let mut numbers = Numbers::new(1);
         let all = numbers.clustered(6000, 48, 200);
         let queries: Vec<Vec<f32>> = all[5900..].to_vec();
         let mut table = Table::build(&all[..3000], 48, metric, 8, 30);
@@ -224,7 +207,7 @@ fn every_row_finds_itself_and_recall_is_high_after_build_inserts_and_vacuum() {
 fn with_all_lists_probed_the_answer_is_exact() {
     for metric in METRICS {
         for bits in [1, 2, 5, 8] {
-            let mut numbers = Numbers(2);
+            let mut numbers = Numbers::new(2);
             let all = numbers.clustered(700, 20, 9);
             let mut table = Table::build(&all[..500], 20, metric, bits, 7);
             for vector in &all[500..650] {
@@ -247,7 +230,7 @@ fn with_all_lists_probed_the_answer_is_exact() {
 fn any_number_of_rows_from_zero_up() {
     for rows in [0, 1, 2, 15, 16, 17, 96, 97, 500] {
         for lists in [1, 3, 40] {
-            let mut numbers = Numbers(3);
+            let mut numbers = Numbers::new(3);
             let all = numbers.clustered(rows, 100, 3);
             let mut table = Table::build(&all, 100, Metric::L2, 8, lists);
             table.assert_clean();
@@ -271,7 +254,7 @@ fn the_first_row_can_tell_the_dimensions() {
             assert!(!index.knows_dimensions());
             assert_eq!(info(&store).unwrap().rows, 0);
             assert_eq!(bulk_delete(&store, &index, &mut |_| true).unwrap().removed, 0);
-            let vector = Numbers(30).vector(dims);
+            let vector = Numbers::new(30).vector(dims);
             let mut early = Scan::new(index, Some(&vector), probes(1));
 
             store.fail_after(Some(fail_after));
@@ -299,7 +282,7 @@ fn the_first_row_can_tell_the_dimensions() {
 fn any_dimensions_and_bits() {
     for dims in [1, 2, 3, 63, 64, 65, 384, 1000, 1536, 1999, 2000] {
         for bits in [1, 2, 4, 7, 8] {
-            let mut numbers = Numbers(4);
+            let mut numbers = Numbers::new(4);
             let all = numbers.clustered(60, dims, 5);
             let mut table = Table::build(&all[..30], dims, Metric::L2, bits, 3);
             for vector in &all[30..] {
@@ -346,7 +329,7 @@ fn zero_vectors_are_not_indexed_by_cosine_and_allowed_as_a_query() {
 
 #[test]
 fn a_null_query_returns_every_row() {
-    let all = Numbers(5).clustered(900, 16, 9);
+    let all = Numbers::new(5).clustered(900, 16, 9);
     let table = Table::build(&all, 16, Metric::L2, 8, 20);
     let mut scan = table.scan(None, probes(1));
     let mut seen = HashSet::new();
@@ -359,7 +342,7 @@ fn a_null_query_returns_every_row() {
 
 #[test]
 fn an_iterative_scan_returns_every_row_once_within_max_probes() {
-    let all = Numbers(6).clustered(2000, 32, 40);
+    let all = Numbers::new(6).clustered(2000, 32, 40);
     let table = Table::build(&all, 32, Metric::L2, 8, 40);
     let lists = table.info().lists as usize;
     let seen = |options: Options| {
@@ -383,7 +366,7 @@ fn an_iterative_scan_returns_every_row_once_within_max_probes() {
 #[test]
 fn with_little_memory_the_same_rows_come_in_the_same_order() {
     for metric in METRICS {
-        let all = Numbers(20).clustered(3000, 32, 40);
+        let all = Numbers::new(20).clustered(3000, 32, 40);
         let table = Table::build(&all, 32, metric, 8, 10);
         for order in [Order::Bound, Order::Estimate] {
             for options in [probes(10), Options { iterative: true, ..probes(3) }] {
@@ -418,7 +401,7 @@ fn with_little_memory_the_same_rows_come_in_the_same_order() {
 
 #[test]
 fn refinements_are_few() {
-    let all = Numbers(7).clustered(4000, 128, 100);
+    let all = Numbers::new(7).clustered(4000, 128, 100);
     let table = Table::build(&all[..3900], 128, Metric::Cosine, 8, 20);
     let (mut refinements, mut rows) = (0, 0);
     for query in &all[3900..] {
@@ -435,7 +418,7 @@ fn refinements_are_few() {
 
 #[test]
 fn vacuum_frees_segments_and_inserts_use_them_again() {
-    let mut numbers = Numbers(8);
+    let mut numbers = Numbers::new(8);
     let all = numbers.clustered(4000, 24, 10);
     let mut table = Table::build(&all, 24, Metric::L2, 8, 5);
     let pages = table.store.blocks().unwrap();
@@ -458,7 +441,7 @@ fn vacuum_frees_segments_and_inserts_use_them_again() {
 
 #[test]
 fn vacuum_changes_nothing_when_nothing_is_dead() {
-    let all = Numbers(9).clustered(500, 8, 4);
+    let all = Numbers::new(9).clustered(500, 8, 4);
     let table = Table::build(&all, 8, Metric::L2, 8, 4);
     let blocks = table.store.blocks().unwrap();
     let content =
@@ -472,7 +455,7 @@ fn vacuum_changes_nothing_when_nothing_is_dead() {
 
 #[test]
 fn a_scan_survives_a_vacuum_between_its_rows() {
-    let all = Numbers(10).clustered(3000, 16, 5);
+    let all = Numbers::new(10).clustered(3000, 16, 5);
     let table = Table::build(&all, 16, Metric::L2, 8, 6);
     let kept: HashSet<Tid> = table.rows.keys().copied().filter(|tid| tid.offset % 5 == 0).collect();
     let mut scan = table.scan(Some(&all[0]), Options { iterative: true, ..probes(2) });
@@ -481,7 +464,7 @@ fn a_scan_survives_a_vacuum_between_its_rows() {
         seen.insert(scan.next(&table.store).unwrap().unwrap().tid);
     }
     bulk_delete(&table.store, &table.index, &mut |tid| !kept.contains(&tid)).unwrap();
-    for (number, vector) in (100_000..).zip(Numbers(11).clustered(3000, 16, 5)) {
+    for (number, vector) in (100_000..).zip(Numbers::new(11).clustered(3000, 16, 5)) {
         insert(&table.store, &table.index, tid(number), &vector).unwrap();
     }
     while let Some(hit) = scan.next(&table.store).unwrap() {
@@ -494,7 +477,7 @@ fn a_scan_survives_a_vacuum_between_its_rows() {
 /// Wherever it fails, nothing is half done, and every row that was reported done is there.
 #[test]
 fn a_failure_at_any_operation_of_an_insert_leaves_a_clean_index() {
-    let all = Numbers(12).clustered(700, 500, 3);
+    let all = Numbers::new(12).clustered(700, 500, 3);
     for n in 0.. {
         let mut table = Table::build(&all[..60], 500, Metric::L2, 8, 2);
         table.store.fail_after(Some(n * 3));
@@ -515,7 +498,7 @@ fn a_failure_at_any_operation_of_an_insert_leaves_a_clean_index() {
 
 #[test]
 fn a_failure_at_any_operation_of_a_vacuum_leaves_a_clean_index() {
-    let all = Numbers(13).clustered(400, 500, 3);
+    let all = Numbers::new(13).clustered(400, 500, 3);
     for n in 0.. {
         let mut table = Table::build(&all, 500, Metric::L2, 8, 2);
         let dead: HashSet<Tid> = table.rows.keys().copied().filter(|tid| tid.block() > 0).collect();
@@ -535,7 +518,7 @@ fn a_failure_at_any_operation_of_a_vacuum_leaves_a_clean_index() {
 
 #[test]
 fn a_failed_build_is_no_index() {
-    let rows: BTreeMap<Tid, Vec<f32>> = (0..).map(tid).zip(Numbers(14).clustered(300, 30, 3)).collect();
+    let rows: BTreeMap<Tid, Vec<f32>> = (0..).map(tid).zip(Numbers::new(14).clustered(300, 30, 3)).collect();
     for n in 0.. {
         let mut store = MemStore::default();
         store.fail_after(Some(n));
@@ -551,7 +534,7 @@ fn a_failed_build_is_no_index() {
 
 #[test]
 fn pages_added_just_before_a_crash_are_used() {
-    let all = Numbers(15).clustered(2000, 100, 3);
+    let all = Numbers::new(15).clustered(2000, 100, 3);
     let mut table = Table::build(&all[..100], 100, Metric::L2, 8, 1);
     let pages = table.store.blocks().unwrap();
     table.store.add_unused_page();
@@ -568,7 +551,7 @@ fn pages_added_just_before_a_crash_are_used() {
 
 #[test]
 fn damage_is_an_error_and_is_found() {
-    let all = Numbers(16).clustered(500, 40, 3);
+    let all = Numbers::new(16).clustered(500, 40, 3);
     let table = || Table::build(&all, 40, Metric::L2, 8, 3);
     let blocks = table().store.blocks().unwrap();
 
@@ -596,20 +579,20 @@ fn damage_is_an_error_and_is_found() {
 
 #[test]
 fn random_damage_never_panics_nor_loops() {
-    let mut numbers = Numbers(18);
+    let mut numbers = Numbers::new(18);
     let all = numbers.clustered(400, 40, 3);
     for _ in 0..400 {
-        let bits = 1 + numbers.below(8);
+        let bits = 1 + numbers.0.below(8);
         let mut table = Table::build(&all, 40, Metric::L2, bits, 4);
         let dead: HashSet<Tid> = table.rows.keys().copied().filter(|tid| tid.offset % 2 == 0).collect();
         table.delete(&dead);
         for _ in 0..4 {
-            let block = numbers.below(table.store.blocks().unwrap() as usize) as u32;
+            let block = numbers.0.below(table.store.blocks().unwrap() as usize) as u32;
             // Half of it where headers, links and masks are.
-            let end = if numbers.below(2) == 0 { 200 } else { 8160 };
-            let offset = numbers.below(end);
-            let bytes = numbers.next().to_ne_bytes();
-            table.store.damage(block, offset, &bytes[..1 + numbers.below(8)]);
+            let end = if numbers.0.below(2) == 0 { 200 } else { 8160 };
+            let offset = numbers.0.below(end);
+            let bytes = numbers.0.next().to_ne_bytes();
+            table.store.damage(block, offset, &bytes[..1 + numbers.0.below(8)]);
         }
         let _ = check(&table.store, 10, 1 << 20);
         let _ = info(&table.store);
@@ -626,7 +609,7 @@ fn random_damage_never_panics_nor_loops() {
 
 #[test]
 fn ordered_by_estimate_the_answer_is_nearly_right() {
-    let all = Numbers(17).clustered(2000, 64, 40);
+    let all = Numbers::new(17).clustered(2000, 64, 40);
     let table = Table::build(&all[..1900], 64, Metric::Cosine, 8, 10);
     let mut right = 0;
     for query in &all[1900..] {
@@ -634,7 +617,7 @@ fn ordered_by_estimate_the_answer_is_nearly_right() {
         let mut scan = table.scan(Some(query), Options { order: Order::Estimate, ..probes(10) });
         for _ in 0..10 {
             let hit = scan.next(&table.store).unwrap().unwrap();
-            let distance = exact(Metric::Cosine, &table.rows[&hit.tid], query);
+            let distance = Metric::Cosine.operator(&table.rows[&hit.tid], query).unwrap();
             assert!((distance - hit.distance.unwrap()).abs() < 0.02);
             right += usize::from(distance <= truth[9]);
         }

@@ -5,6 +5,7 @@ mod assign;
 mod tests;
 
 use crate::kernel::norm_squared;
+use crate::random::{GOLDEN_GAMMA, SplitMix64};
 pub use assign::Assigner;
 use std::collections::HashSet;
 use std::ops::Range;
@@ -330,26 +331,6 @@ impl Distinct {
         self.0.insert(hash)
     }
 }
-
-/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(GOLDEN_GAMMA);
-        let x = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        x ^ (x >> 31)
-    }
-
-    /// 0..bound, which is at most 2^32: the bias is below 2^-32.
-    fn below(&mut self, bound: usize) -> usize {
-        ((u128::from(self.next()) * bound as u128) >> 64) as usize
-    }
-}
-
-/// 2^64 over the golden ratio, odd.
-const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 /// Calls the caller's check for interrupts once in [`WORK_BETWEEN_CHECKS`].
 struct Pacer<'a, E> {
