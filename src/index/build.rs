@@ -150,8 +150,9 @@ unsafe fn load(source: &Source, options: &build::Options, trained: &Trained) -> 
     Phase::Assign.start();
     let memory = maintenance_work_mem();
     let rest = memory - i32::try_from(trained.memory(memory as usize * 1024) / 1024).unwrap_or(memory);
-    // The least that a sort works with, as Postgres's setting has it.
-    let mut sort = Sort::new(rest.max(64));
+    // A quarter is left for what a sort does not count: its rows' last block, of up to 8 MB, is allocated whole. And the
+    // least that a sort works with, as Postgres's setting has it.
+    let mut sort = Sort::new((rest - rest / 4).max(64));
     let mut encoder = Encoder::new(trained, memory as usize * 1024);
     let mut rows: i64 = 0;
     let mut drain = |encoder: &mut Encoder| {
