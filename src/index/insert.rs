@@ -1,12 +1,14 @@
 //! `aminsert`
 
+use std::rc::Rc;
+
 use ivf::index::Index;
 use ivf::insert;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::page::Pages;
 use super::sample::{check_dimensions, check_limit};
-use super::{OfIndex, to_tid};
+use super::{OfIndex, open, to_tid};
 use crate::error::OrRaise;
 use crate::vector::Vector;
 
@@ -47,20 +49,20 @@ unsafe fn opened<'a>(
     pages: &Pages,
     info: *mut pg_sys::IndexInfo,
     dims: usize,
-) -> &'a Index {
+) -> &'a Rc<Index> {
     // SAFETY: the caller's promise. Nobody but us uses `ii_AmCache`; what it points to is dropped with the memory
     // context that `info` is in, which outlives the call.
     unsafe {
         let cache = &mut (*info).ii_AmCache;
         if cache.is_null() {
-            let mut opened = Index::open(pages).or_raise_for(index);
+            let mut opened = open(pages).or_raise_for(index);
             if !opened.knows_dimensions() {
                 check_limit(dims).or_raise();
                 insert::settle(pages, dims).or_raise_for(index);
-                opened = Index::open(pages).or_raise_for(index);
+                opened = open(pages).or_raise_for(index);
             }
             *cache = PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(opened).cast();
         }
-        &*cache.cast::<Index>()
+        &*cache.cast::<Rc<Index>>()
     }
 }

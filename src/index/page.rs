@@ -17,7 +17,7 @@ use std::sync::LazyLock;
 use std::thread::panicking;
 
 use ivf::layout::Page;
-use ivf::store::{Block, Change, IndexError, MAX_PAGES_IN_CHANGE, PageSink, PageStore};
+use ivf::store::{Block, Change, IndexError, MAX_PAGES_IN_CHANGE, PageSink, PageStore, ReadPage, Recent};
 use pgrx::pg_sys;
 use pgrx::pg_sys::ForkNumber::{self, MAIN_FORKNUM};
 use pgrx::pg_sys::ReadBufferMode::{RBM_NORMAL, RBM_ZERO_AND_LOCK};
@@ -121,8 +121,27 @@ unsafe fn initialize(page: pg_sys::Page) {
 /// A page under a shared lock.
 pub struct SharedPage<'a> {
     page: NonNull<Page>,
+    block: Block,
     buffer: pg_sys::Buffer,
     lifetime: PhantomData<&'a Pages>,
+}
+
+impl SharedPage<'_> {
+    /// # Safety
+    /// The buffer holds the block, is pinned, and locked at least for reading; the guard is to release it.
+    #[inline]
+    unsafe fn of(block: Block, buffer: pg_sys::Buffer) -> Self {
+        // SAFETY: the caller's promise.
+        let page = unsafe { content(pg_sys::BufferGetPage(buffer)) };
+        SharedPage { page, block, buffer, lifetime: PhantomData }
+    }
+}
+
+impl ReadPage for SharedPage<'_> {
+    #[inline]
+    fn recent(&self) -> Recent {
+        Recent { block: self.block, buffer: self.buffer }
+    }
 }
 
 impl Deref for SharedPage<'_> {
@@ -153,9 +172,26 @@ impl PageStore for Pages {
     #[inline]
     fn read(&self, block: Block) -> Result<SharedPage<'_>, IndexError> {
         let buffer = self.pin(block, pg_sys::BUFFER_LOCK_SHARE)?;
-        // SAFETY: a pinned buffer holds a page.
-        let page = unsafe { content(pg_sys::BufferGetPage(buffer)) };
-        Ok(SharedPage { page, buffer, lifetime: PhantomData })
+        // SAFETY: the buffer is pinned and locked.
+        Ok(unsafe { SharedPage::of(block, buffer) })
+    }
+
+    /// Does not count as a use of the page when Postgres looks for a buffer to evict: so only for what was just read.
+    #[inline]
+    fn read_again(&self, page: Recent) -> Result<SharedPage<'_>, IndexError> {
+        let Recent { block, buffer } = page;
+        // SAFETY: `index` is open; `buffer` held the page when it was read, and may hold another now, or none.
+        unsafe {
+            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            let relation = (*self.index).rd_node;
+            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            let relation = (*self.index).rd_locator;
+            if !pg_sys::ReadRecentBuffer(relation, MAIN_FORKNUM, block, buffer) {
+                return self.read(block);
+            }
+            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
+            Ok(SharedPage::of(block, buffer))
+        }
     }
 
     fn change(&self) -> LoggedChange<'_> {
@@ -167,12 +203,13 @@ impl PageStore for Pages {
         Ok(unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.index, MAIN_FORKNUM) })
     }
 
-    fn prefetch(&self, block: Block) {
+    fn prefetch(&self, block: Block) -> bool {
         // SAFETY: a setting, 0 for no prefetching.
-        if block != pg_sys::InvalidBlockNumber && unsafe { pg_sys::effective_io_concurrency } > 0 {
-            // SAFETY: `index` is open.
-            unsafe { pg_sys::PrefetchBuffer(self.index, MAIN_FORKNUM, block) };
+        if block == pg_sys::InvalidBlockNumber || unsafe { pg_sys::effective_io_concurrency } == 0 {
+            return false;
         }
+        // SAFETY: `index` is open.
+        unsafe { pg_sys::PrefetchBuffer(self.index, MAIN_FORKNUM, block).initiated_io }
     }
 
     fn check_interrupts(&self) -> Result<(), IndexError> {

@@ -9,7 +9,7 @@ use ivf::vector::{self, VectorError};
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::page::Pages;
-use super::{OfIndex, is_on_expression, options, to_pointer};
+use super::{OfIndex, is_on_expression, open, options, to_pointer};
 use crate::error::{Error, IvfError, OrRaise};
 use crate::guc::{self, IterativeScan};
 use crate::vector::Vector;
@@ -134,7 +134,7 @@ unsafe fn start(
         }
         let opened = match opened {
             Some(opened) => opened.clone(),
-            none => none.insert(Rc::new(Index::open(pages).or_raise_for(index))).clone(),
+            none => none.insert(open(pages).or_raise_for(index)).clone(),
         };
         let orderby = &*(*scan).orderByData;
         let query =

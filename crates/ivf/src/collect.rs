@@ -5,29 +5,29 @@ use std::cmp::Ordering;
 use crate::index::Index;
 use crate::layout::{Codes, Tid};
 use crate::quantize::Query;
-use crate::scan::{Options, Order};
+use crate::scan::Options;
 use crate::segments::{self, List, Visitor, walk};
-use crate::store::{Block, PageStore};
+use crate::shortlist::Shortlist;
+use crate::store::{PageStore, Recent};
 
-/// A row that has been seen and not returned.
+/// A row that is ready to be returned.
 #[derive(Debug, Clone, Copy)]
 pub struct Candidate {
+    /// From the whole code.
     pub key: f32,
-    /// The key comes from the whole code, not from the sign bits alone.
-    pub refined: bool,
-    pub lane: u16,
-    pub block: Block,
     pub tid: Tid,
 }
 
-/// The heap's greatest candidate has the least key; of equals, one that is ready to be returned.
+/// The heap's greatest candidate has the least key.
 impl Ord for Candidate {
+    #[inline]
     fn cmp(&self, other: &Candidate) -> Ordering {
-        other.key.total_cmp(&self.key).then(self.refined.cmp(&other.refined))
+        other.key.total_cmp(&self.key)
     }
 }
 
 impl PartialOrd for Candidate {
+    #[inline]
     fn partial_cmp(&self, other: &Candidate) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -74,24 +74,30 @@ pub enum Mode<'a> {
     Everything,
 }
 
+/// What a collector fills; kept from one to the next for what it has allocated.
+pub struct Collected {
+    /// Rows by their sign bits.
+    pub shortlist: Shortlist,
+    pub candidates: Vec<Candidate>,
+    /// Room for the sign bits of one row.
+    pub signs: Vec<u8>,
+}
+
 pub struct Collector<'a, S> {
     store: &'a S,
     index: &'a Index,
     mode: Mode<'a>,
-    order: Order,
-    /// Candidates that memory has room for.
-    room: usize,
+    options: &'a Options,
     /// Rows up to here were collected, and returned, before.
     floor: Option<Place>,
     /// Rows after here had no room.
     pub cut: Option<Place>,
-    pub candidates: Vec<Candidate>,
-    /// Candidates from the lists before this one; `None` if that is not known any more.
-    list_start: Option<usize>,
+    collected: &'a mut Collected,
+    /// What there was from the lists before this one: candidates, and segments in the shortlist; `None` if that is not
+    /// known any more.
+    list_start: Option<(usize, usize)>,
     /// What was collected is of no use.
     spoiled: bool,
-    signs: &'a mut Vec<u8>,
-    bounds: Vec<f32>,
     pub rows: u64,
     pub refinements: u64,
 }
@@ -100,30 +106,27 @@ pub struct Collector<'a, S> {
 const LEAST_ROOM: usize = 64;
 
 impl<'a, S: PageStore> Collector<'a, S> {
-    /// `memory`: an empty vector, for its allocation.
+    /// Forgets what was collected before.
     pub fn new(
         store: &'a S,
         index: &'a Index,
         mode: Mode<'a>,
-        options: &Options,
+        options: &'a Options,
         floor: Option<Place>,
-        mut memory: Vec<Candidate>,
-        signs: &'a mut Vec<u8>,
+        collected: &'a mut Collected,
     ) -> Collector<'a, S> {
-        memory.clear();
+        collected.shortlist.clear();
+        collected.candidates.clear();
         Collector {
             store,
             index,
             mode,
-            order: options.order,
-            room: (options.memory / size_of::<Candidate>()).max(LEAST_ROOM),
+            options,
             floor,
             cut: None,
-            candidates: memory,
-            list_start: Some(0),
+            collected,
+            list_start: Some((0, 0)),
             spoiled: false,
-            signs,
-            bounds: Vec::new(),
             rows: 0,
             refinements: 0,
         }
@@ -132,11 +135,16 @@ impl<'a, S: PageStore> Collector<'a, S> {
     /// Reads the lists; false if that has to be done again, because the sign bits of all rows do not fit into memory,
     /// or because vacuum got in between.
     pub fn read(&mut self, lists: &[List]) -> Result<bool, S::Error> {
+        if let Mode::Signs(_) = self.mode {
+            let segments = lists.iter().map(|list| usize::from(list.run)).sum();
+            self.collected.shortlist.reserve(segments, self.options.memory);
+        }
         for (i, list) in lists.iter().enumerate() {
             if let Some(next) = lists.get(i + 1) {
-                (next.first..).take(next.run.into()).for_each(|block| self.store.prefetch(block));
+                // Pages of a list are read together and stay in memory together: if the first is there, so are all.
+                let _ = (next.first..).take(next.run.into()).all(|block| self.store.prefetch(block));
             }
-            self.list_start = Some(self.candidates.len());
+            self.list_start = Some((self.collected.candidates.len(), self.collected.shortlist.segments()));
             walk(self.store, &self.index.geometry, list.first, self)?;
             if self.spoiled {
                 self.cut = self.floor;
@@ -146,84 +154,72 @@ impl<'a, S: PageStore> Collector<'a, S> {
         Ok(true)
     }
 
-    /// Keeps memory bounded: drops the rows that were collected before, from `start` on, and the farthest if there
+    /// Keeps memory bounded: drops the candidates that were collected before, from `start` on, and the farthest if there
     /// are too many.
     fn trim(&mut self, start: usize) {
+        let candidates = &mut self.collected.candidates;
         if self.floor.is_some() || self.cut.is_some() {
             let mut kept = start;
-            for i in start..self.candidates.len() {
-                let place = Place::of(&self.candidates[i]);
+            for i in start..candidates.len() {
+                let place = Place::of(&candidates[i]);
                 let is_new = self.floor.is_none_or(|floor| place.is_after(floor));
                 if is_new && self.cut.is_none_or(|cut| !place.is_after(cut)) {
-                    self.candidates.swap(kept, i);
+                    candidates.swap(kept, i);
                     kept += 1;
                 }
             }
-            self.candidates.truncate(kept);
+            candidates.truncate(kept);
         }
-        if self.candidates.len() <= self.room {
+        let room = (self.options.memory / size_of::<Candidate>()).max(LEAST_ROOM);
+        if candidates.len() <= room {
             return;
         }
-        if let Mode::Signs(_) = self.mode {
-            // Their keys do not have the order in which rows are returned: no farthest ones can be told.
-            self.spoiled = true;
-            return;
-        }
-        let kept = self.room / 2;
+        let kept = room / 2;
         let (_, last, _) =
-            self.candidates.select_nth_unstable_by(kept - 1, |a, b| Place::of(a).cmp(&Place::of(b)));
+            candidates.select_nth_unstable_by(kept - 1, |a, b| Place::of(a).cmp(&Place::of(b)));
         self.cut = Some(Place::of(last));
-        self.candidates.truncate(kept);
+        candidates.truncate(kept);
         self.list_start = None;
     }
 }
 
 impl<S: PageStore> Visitor<S::Error> for Collector<'_, S> {
-    fn visit(&mut self, block: Block, codes: Codes) -> Result<bool, S::Error> {
-        let geometry = &self.index.geometry;
-        let candidates = &mut self.candidates;
+    fn visit(&mut self, page: Recent, codes: Codes) -> Result<bool, S::Error> {
+        let Collected { shortlist, candidates, signs } = &mut *self.collected;
         let start = candidates.len();
-        let candidate = |lane: usize, key: f32, refined: bool| Candidate {
-            key,
-            refined,
-            lane: lane as u16,
-            block,
-            tid: codes.tid(lane),
-        };
         match self.mode {
-            Mode::Everything => candidates.extend(codes.live_lanes().map(|lane| candidate(lane, 0.0, true))),
-            Mode::WholeCodes(query) => {
-                let order = self.order;
-                segments::refine_all(
-                    self.store,
-                    geometry,
-                    block,
-                    codes,
-                    query,
-                    self.signs,
-                    |lane, refined| {
-                        candidates.push(candidate(lane, order.key(refined), true));
-                    },
-                )?;
-                self.refinements += (candidates.len() - start) as u64;
-            }
             Mode::Signs(query) => {
-                self.bounds.resize(geometry.lanes(), 0.0);
-                let [norm_squared, rescale, error, ..] = codes.factor_columns();
-                query.lower_bounds(codes.codes(), norm_squared, rescale, error, &mut self.bounds);
-                let bounds = &self.bounds;
-                candidates.extend(codes.live_lanes().map(|lane| candidate(lane, bounds[lane], false)));
+                self.rows += shortlist.add(page, codes, query) as u64;
+                // Bounds do not have the order in which rows are returned: no farthest ones can be dropped.
+                self.spoiled = shortlist.memory() > self.options.memory;
+                return Ok(!self.spoiled);
+            }
+            Mode::Everything => {
+                candidates
+                    .extend(codes.live_lanes().map(|lane| Candidate { key: 0.0, tid: codes.tid(lane) }));
+            }
+            Mode::WholeCodes(query) => {
+                let (geometry, order) = (&self.index.geometry, self.options.order);
+                let lanes = 0..geometry.lanes();
+                let each = |lane, refined| {
+                    candidates.push(Candidate { key: order.key(refined), tid: codes.tid(lane) });
+                };
+                segments::refine_lanes(self.store, geometry, (page.block, codes), lanes, query, signs, each)?;
+                self.refinements += (candidates.len() - start) as u64;
             }
         }
         self.rows += (candidates.len() - start) as u64;
         self.trim(start);
-        Ok(!self.spoiled)
+        Ok(true)
     }
 
     fn restart(&mut self) {
         match self.list_start {
             None => self.spoiled = true,
-            Some(start) => self.candidates.truncate(start),
+            Some((candidates, segments)) => {
+                self.collected.candidates.truncate(candidates);
+                self.collected.shortlist.truncate(segments);
+            }
         }
     }
 }

@@ -1,5 +1,7 @@
 //! An opened index: what its metapage says.
 
+use std::rc::Rc;
+
 use crate::build::MAX_LISTS;
 use crate::layout::{DIRECTORY_BITS, FORMAT_VERSION, Geometry, MAX_DIMENSIONS, META_BLOCK, Meta, PageKind};
 use crate::metric::Metric;
@@ -22,20 +24,46 @@ impl Index {
     /// [`insert::settle`](crate::insert::settle) may change it then, and this is to be opened again.
     pub fn open<S: PageStore>(store: &S) -> Result<Index, S::Error> {
         let (meta, metric) = read_meta(store)?;
-        let page = store.read(meta.mean)?;
-        page.expect(PageKind::Mean, meta.mean)?;
-        let dims = meta.dims.max(1) as usize;
-        Ok(Index {
+        let page = read_mean(store, &meta)?;
+        Ok(Index::of(meta, metric, page.mean(dimensions(&meta))))
+    }
+
+    /// Likewise, but if the index is still, or again, the same as `known`, there is nothing to be computed.
+    pub fn reopen<S: PageStore>(store: &S, known: Option<Rc<Index>>) -> Result<Rc<Index>, S::Error> {
+        let (meta, metric) = read_meta(store)?;
+        let page = read_mean(store, &meta)?;
+        let mean = page.mean(dimensions(&meta));
+        let same = |known: &Rc<Index>| {
+            let fixed =
+                |meta: &Meta| (meta.dims, meta.bits, meta.seed, meta.mean, meta.directory, meta.lists);
+            fixed(&known.meta) == fixed(&meta) && known.space.metric() == metric && known.space.mean() == mean
+        };
+        Ok(known.filter(same).unwrap_or_else(|| Rc::new(Index::of(meta, metric, mean))))
+    }
+
+    fn of(meta: Meta, metric: Metric, mean: &[f32]) -> Index {
+        Index {
             meta,
-            geometry: Geometry::new(dims, meta.bits as usize),
-            directory: Geometry::new(dims, DIRECTORY_BITS),
-            space: Space::new(metric, meta.seed, page.mean(dims).to_vec()),
-        })
+            geometry: Geometry::new(mean.len(), meta.bits as usize),
+            directory: Geometry::new(mean.len(), DIRECTORY_BITS),
+            space: Space::new(metric, meta.seed, mean.to_vec()),
+        }
     }
 
     pub fn knows_dimensions(&self) -> bool {
         self.meta.dims != 0
     }
+}
+
+/// The vectors' dimensions, or 1 if they are not known.
+fn dimensions(meta: &Meta) -> usize {
+    meta.dims.max(1) as usize
+}
+
+fn read_mean<'a, S: PageStore>(store: &'a S, meta: &Meta) -> Result<S::Read<'a>, S::Error> {
+    let page = store.read(meta.mean)?;
+    page.expect(PageKind::Mean, meta.mean)?;
+    Ok(page)
 }
 
 /// The metapage's content, checked.

@@ -5,7 +5,7 @@ use bytemuck::Zeroable;
 use crate::index::{Index, read_meta};
 use crate::layout::{Codes, CodesMut, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
 use crate::quantize::{Factors, encode};
-use crate::segments;
+use crate::segments::{self, Directory};
 use crate::store::{Block, Change, IndexError, PageStore};
 
 /// Adds a row; false if it is not indexed (zero under cosine). The vector has the index's dimensions, which it
@@ -21,10 +21,10 @@ pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) 
     let factors = encode(&z, geometry.bits, &mut signs, &mut refinement);
     let row = Row { tid, factors, signs: &signs, refinement: &refinement };
 
-    let lists = segments::lists(store, index, &index.space.query(vector))?;
-    // The first of equals, as the build has it.
-    let nearest = lists.iter().min_by(|a, b| a.key.total_cmp(&b.key));
-    let first = nearest.map_or(NO_BLOCK, |list| list.first);
+    let query = index.space.query(vector);
+    let mut directory = Directory::read(store, index, &query)?;
+    let nearest = directory.nearest(store, index, &query, 1, &mut Vec::new())?;
+    let first = nearest.first().map_or(NO_BLOCK, |list| list.first);
     // From where the list is said to have room, then, if vacuum got in between, from its start.
     if insert_into(store, index, first, None, &row)? {
         return Ok(true);

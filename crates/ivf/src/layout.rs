@@ -46,6 +46,7 @@ impl Page {
         Page([0; PAGE_BYTES])
     }
 
+    #[inline]
     pub fn bytes(&self) -> &[u8; PAGE_BYTES] {
         &self.0
     }
@@ -54,16 +55,19 @@ impl Page {
         &mut self.0
     }
 
+    #[inline]
     pub fn start(&self) -> &Start {
         self.read(0)
     }
 
+    #[inline]
     pub fn is(&self, kind: PageKind) -> bool {
         let start = self.start();
         start.magic == MAGIC && start.kind == kind as u16
     }
 
     /// Fails unless the page is of this kind.
+    #[inline]
     pub fn expect(&self, kind: PageKind, block: Block) -> Result<(), IndexError> {
         if self.is(kind) {
             Ok(())
@@ -86,6 +90,7 @@ impl Page {
         self.write(0)
     }
 
+    #[inline]
     fn read<T: Pod>(&self, offset: usize) -> &T {
         from_bytes(&self.0[offset..offset + size_of::<T>()])
     }
@@ -94,6 +99,7 @@ impl Page {
         from_bytes_mut(&mut self.0[offset..offset + size_of::<T>()])
     }
 
+    #[inline]
     fn slice<T: Pod>(&self, range: &Range<usize>) -> &[T] {
         cast_slice(&self.0[range.clone()])
     }
@@ -121,6 +127,7 @@ impl Page {
     }
 
     /// The header of a code page; call [`Page::expect`] first.
+    #[inline]
     pub fn segment(&self) -> &Segment {
         self.read(0)
     }
@@ -235,6 +242,7 @@ impl Tid {
         Tid { block_high: (block >> 16) as u16, block_low: block as u16, offset }
     }
 
+    #[inline]
     pub fn block(self) -> u32 {
         u32::from(self.block_high) << 16 | u32::from(self.block_low)
     }
@@ -312,16 +320,19 @@ impl Geometry {
     }
 
     /// Rows in a segment.
+    #[inline]
     pub fn lanes(&self) -> usize {
         self.blocks * LANES
     }
 
     /// Bytes of a row's sign bits.
+    #[inline]
     pub fn sign_bytes(&self) -> usize {
         self.padded / 8
     }
 
     /// Bytes of a row's refinement record.
+    #[inline]
     pub fn refinement_bytes(&self) -> usize {
         self.sign_bytes() * (self.bits - 1)
     }
@@ -332,6 +343,7 @@ impl Geometry {
     }
 
     /// Which of the segment's refinement pages has a lane's record, and the record's bytes in it.
+    #[inline]
     pub fn record(&self, lane: usize) -> (usize, Range<usize>) {
         let bytes = self.refinement_bytes();
         let start = size_of::<Start>() + lane % self.records_per_page * bytes;
@@ -384,39 +396,47 @@ pub struct Codes<'a> {
 
 impl<'a> Codes<'a> {
     /// Fails unless the page is a code page.
+    #[inline]
     pub fn of(page: &'a Page, geometry: &'a Geometry, block: Block) -> Result<Codes<'a>, IndexError> {
         page.expect(PageKind::Codes, block)?;
         Ok(Codes { page, geometry })
     }
 
+    #[inline]
     pub fn segment(self) -> &'a Segment {
         self.page.segment()
     }
 
+    #[inline]
     pub fn next(self) -> Block {
         self.page.start().link
     }
 
     /// The segment's refinement pages, [`NO_BLOCK`] where none was needed yet.
+    #[inline]
     pub fn refinements(self) -> &'a [Block] {
         self.page.slice(&self.geometry.refinements)
     }
 
     /// One bit a lane and one element a block.
+    #[inline]
     pub fn live(self) -> &'a [u16] {
         self.page.slice(&self.geometry.live)
     }
 
     /// Lanes in use.
+    #[inline]
     pub fn count(self) -> usize {
         self.live().iter().map(|mask| mask.count_ones() as usize).sum()
     }
 
+    #[inline]
     pub fn is_live(self, lane: usize) -> bool {
         self.live()[lane / LANES] >> (lane % LANES) & 1 == 1
     }
 
     /// The lanes in use.
+    #[inline]
     pub fn live_lanes(self) -> impl Iterator<Item = usize> + 'a {
         (0..self.geometry.lanes()).filter(move |&lane| self.is_live(lane))
     }
@@ -426,25 +446,30 @@ impl<'a> Codes<'a> {
         Some(block * LANES + self.live()[block].trailing_ones() as usize)
     }
 
+    #[inline]
     pub fn tid(self, lane: usize) -> Tid {
         self.page.slice::<Tid>(&self.geometry.tids)[lane]
     }
 
     /// One element a lane each: [`Factors`] transposed, in the order of its fields.
+    #[inline]
     pub fn factor_columns(self) -> [&'a [f32]; 5] {
         std::array::from_fn(|i| self.page.slice(&self.geometry.factors[i]))
     }
 
+    #[inline]
     pub fn factors(self, lane: usize) -> Factors {
         bytemuck::cast(self.factor_columns().map(|column| column[lane]))
     }
 
     /// The sign bits of all blocks: in each, byte `k` of row `r` is at `k * LANES + r`.
+    #[inline]
     pub fn codes(self) -> &'a [u8] {
         &self.page.bytes()[self.geometry.codes.clone()]
     }
 
     /// A lane's sign bits, into [`Geometry::sign_bytes`] bytes.
+    #[inline]
     pub fn signs(self, lane: usize, out: &mut [u8]) {
         let block = &self.codes()[lane / LANES * LANES * self.geometry.sign_bytes()..];
         for (byte, column) in out.iter_mut().zip(block.as_chunks::<LANES>().0) {

@@ -19,6 +19,7 @@ pub mod random;
 pub mod rotate;
 pub mod scan;
 mod segments;
+mod shortlist;
 pub mod store;
 pub mod vacuum;
 pub mod vector;

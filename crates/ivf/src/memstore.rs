@@ -1,7 +1,7 @@
 //! An index in memory, for tests: it can fail at the nth operation, and panics where Postgres would wait for ever.
 
 use crate::layout::Page;
-use crate::store::{Block, Change, IndexError, MAX_PAGES_IN_CHANGE, PageSink, PageStore};
+use crate::store::{Block, Change, IndexError, MAX_PAGES_IN_CHANGE, PageSink, PageStore, ReadPage, Recent};
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 
@@ -76,6 +76,12 @@ impl Deref for MemRead<'_> {
 
     fn deref(&self) -> &Page {
         &self.page
+    }
+}
+
+impl ReadPage for MemRead<'_> {
+    fn recent(&self) -> Recent {
+        Recent { block: self.block, buffer: 0 }
     }
 }
 

@@ -1,14 +1,15 @@
 //! Finding rows in the order of their distance.
 
 use std::collections::BinaryHeap;
-use std::ops::Range;
+use std::mem::take;
 use std::rc::Rc;
 
-use crate::collect::{Candidate, Collector, Mode, Place};
+use crate::collect::{Candidate, Collected, Collector, Mode, Place};
 use crate::index::{Index, automatic_probes};
 use crate::layout::Tid;
 use crate::quantize::{Query, Refined};
-use crate::segments::{self, List};
+use crate::segments::{self, Directory, List};
+use crate::shortlist::{self, Shortlist, Sketch};
 use crate::store::PageStore;
 
 #[derive(Debug, Clone, Copy)]
@@ -64,29 +65,43 @@ pub struct Scan {
     index: Rc<Index>,
     query: Option<Query>,
     options: Options,
-    /// All lists, once the directory has been read; from the end of `batch` on they are in no order.
-    lists: Option<Vec<List>>,
+    /// Once it has been read.
+    directory: Option<Directory>,
+    /// Lists that were chosen to be read so far, the last of which are `batch`.
+    probed: usize,
     /// The lists that are being returned.
-    batch: Range<usize>,
+    batch: Vec<List>,
     /// Rows of the batch after this place are not among the candidates yet.
     cut: Option<Place>,
+    /// Rows that are ready to be returned.
     candidates: BinaryHeap<Candidate>,
-    signs: Vec<u8>,
+    /// Rows taken from the shortlist of `collected`, which has all the others of the batch, the nearest last.
+    sketches: Vec<Sketch>,
+    /// How many to take next.
+    wanted: usize,
+    collected: Collected,
     statistics: Statistics,
 }
+
+/// Rows taken first from the shortlist: a query for ten rows reads the whole codes of 60 (measured, README.md).
+const FIRST_SKETCHES: usize = 96;
 
 impl Scan {
     /// `query` has the index's dimensions, if it knows them; `None` returns every row of every list, in no order.
     pub fn new(index: Rc<Index>, query: Option<&[f32]>, options: Options) -> Scan {
+        let shortlist = Shortlist::new(index.geometry.lanes());
         Scan {
             query: query.filter(|_| index.knows_dimensions()).map(|query| index.space.query(query)),
             index,
             options,
-            lists: None,
-            batch: 0..0,
+            directory: None,
+            probed: 0,
+            batch: Vec::new(),
             cut: None,
             candidates: BinaryHeap::new(),
-            signs: Vec::new(),
+            sketches: Vec::new(),
+            wanted: FIRST_SKETCHES,
+            collected: Collected { shortlist, candidates: Vec::new(), signs: Vec::new() },
             statistics: Statistics::default(),
         }
     }
@@ -98,32 +113,48 @@ impl Scan {
     /// The next row; those of the first probes come in order, those of each further batch of lists too.
     pub fn next<S: PageStore>(&mut self, store: &S) -> Result<Option<Hit>, S::Error> {
         loop {
-            let Some(mut candidate) = self.candidates.pop() else {
-                if self.cut.is_some() || self.probe(store)? {
-                    self.collect(store)?;
-                    continue;
-                }
-                return Ok(None);
-            };
-            let Some(query) = &self.query else {
-                return Ok(Some(Hit { tid: candidate.tid, distance: None }));
-            };
-            if candidate.refined {
-                // No greater than every key still open: nothing that comes can be nearer than its own bound, which is
-                // greater.
-                let distance = self.index.space.metric().distance(candidate.key);
-                return Ok(Some(Hit { tid: candidate.tid, distance: Some(distance) }));
-            }
-            store.check_interrupts()?;
-            self.statistics.refinements += 1;
-            let row = (candidate.block, usize::from(candidate.lane), candidate.tid);
-            if let Some(refined) = segments::refine(store, &self.index.geometry, row, query, &mut self.signs)?
+            self.take_sketches();
+            let open = self.sketches.last();
+            if let Some(candidate) = self.candidates.peek()
+                // What comes later is no nearer than its bound.
+                && open.is_none_or(|sketch| candidate.key.total_cmp(&sketch.bound).is_le())
             {
-                candidate.key = self.options.order.key(refined);
-                candidate.refined = true;
-                self.candidates.push(candidate);
+                let &Candidate { key, tid } = candidate;
+                self.candidates.pop();
+                let distance = self.query.as_ref().map(|_| self.index.space.metric().distance(key));
+                return Ok(Some(Hit { tid, distance }));
+            }
+            if open.is_some() {
+                self.refine(store)?;
+            } else if self.cut.is_some() || self.probe(store)? {
+                self.collect(store)?;
+            } else {
+                return Ok(None);
             }
         }
+    }
+
+    /// Takes rows from the shortlist if none is left of those taken before.
+    fn take_sketches(&mut self) {
+        let shortlist = &mut self.collected.shortlist;
+        if self.sketches.is_empty() && shortlist.open() > 0 {
+            shortlist.take(self.wanted, &mut self.sketches);
+            shortlist::sort(&mut self.sketches);
+            self.wanted *= 4;
+        }
+    }
+
+    /// Makes the nearest sketch a candidate.
+    fn refine<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
+        let (Some(query), Some(sketch)) = (&self.query, self.sketches.pop()) else { return Ok(()) };
+        store.check_interrupts()?;
+        self.statistics.refinements += 1;
+        let Collected { shortlist, signs, .. } = &mut self.collected;
+        let place = shortlist.place(sketch);
+        if let Some((tid, refined)) = segments::refine(store, &self.index.geometry, place, query, signs)? {
+            self.candidates.push(Candidate { key: self.options.order.key(refined), tid });
+        }
+        Ok(())
     }
 
     /// Chooses the next batch of lists; false if there are no more to read.
@@ -131,60 +162,53 @@ impl Scan {
         if !self.index.knows_dimensions() {
             return Ok(false); // no rows, when it was opened
         }
-        let mut lists = match (self.lists.take(), &self.query) {
-            (Some(lists), _) => lists,
-            (None, Some(query)) => segments::lists(store, &self.index, query)?,
-            (None, None) => {
-                let firsts = segments::first_segments(store, &self.index)?;
-                firsts.into_iter().map(|first| List { key: 0.0, first, run: 1 }).collect()
+        let Some(query) = &self.query else {
+            // A NULL query has no nearest lists.
+            if self.probed > 0 {
+                return Ok(false);
             }
+            let firsts = segments::first_segments(store, &self.index)?;
+            self.batch = firsts.into_iter().map(|first| List { key: 0.0, first, run: 1 }).collect();
+            self.probed = self.batch.len();
+            self.statistics.lists = self.probed as u64;
+            return Ok(self.probed > 0);
+        };
+        let directory = match &mut self.directory {
+            Some(directory) => directory,
+            none => none.insert(Directory::read(store, &self.index, query)?),
         };
         let options = &self.options;
         let probes = match options.probes {
-            // A NULL query has no nearest lists.
-            _ if self.query.is_none() => lists.len(),
-            0 => automatic_probes(lists.len()).min(options.max_probes),
+            0 => automatic_probes(directory.lists()).min(options.max_probes),
             probes => probes,
         };
-        let limit = if options.iterative { probes.max(options.max_probes) } else { probes }.min(lists.len());
-        self.batch = self.batch.end..(self.batch.end + probes).min(limit);
-        let (wanted, open) = (self.batch.len(), &mut lists[self.batch.start..]);
-        let nearer = |a: &List, b: &List| a.key.total_cmp(&b.key);
-        if (1..open.len()).contains(&wanted) {
-            open.select_nth_unstable_by(wanted - 1, nearer);
-        }
-        open[..wanted].sort_unstable_by(nearer);
-        self.statistics.lists += wanted as u64;
-        self.lists = Some(lists);
-        Ok(wanted > 0)
+        let limit = if options.iterative { probes.max(options.max_probes) } else { probes };
+        let wanted = probes.min(limit.saturating_sub(self.probed));
+        self.batch = directory.nearest(store, &self.index, query, wanted, &mut self.collected.signs)?;
+        self.probed += self.batch.len();
+        self.statistics.lists = self.probed as u64;
+        Ok(!self.batch.is_empty())
     }
 
     /// Reads the rows of the batch, from the place where the last reading was cut off.
     fn collect<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
-        let lists = self.lists.as_deref().unwrap_or_default();
         // If every list is read, the answer shall be exact, while the sign bits' bounds hold for most rows only.
-        let whole_codes = self.cut.is_some() || self.batch == (0..lists.len());
+        let lists = self.directory.as_ref().map_or(0, Directory::lists);
+        let whole_codes = self.cut.is_some() || self.batch.len() == lists;
         let mut mode = match &self.query {
             None => Mode::Everything,
             Some(query) if whole_codes => Mode::WholeCodes(query),
             Some(query) => Mode::Signs(query),
         };
         // Empty here, but for its memory.
-        let mut candidates = std::mem::take(&mut self.candidates).into_vec();
+        self.collected.candidates = take(&mut self.candidates).into_vec();
         loop {
-            let mut collector = Collector::new(
-                store,
-                &self.index,
-                mode,
-                &self.options,
-                self.cut,
-                candidates,
-                &mut self.signs,
-            );
-            let complete = collector.read(&lists[self.batch.clone()])?;
+            let collected = &mut self.collected;
+            let mut collector = Collector::new(store, &self.index, mode, &self.options, self.cut, collected);
+            let complete = collector.read(&self.batch)?;
             self.statistics.rows += collector.rows;
             self.statistics.refinements += collector.refinements;
-            (candidates, self.cut) = (collector.candidates, collector.cut);
+            self.cut = collector.cut;
             if complete {
                 break;
             }
@@ -192,7 +216,8 @@ impl Scan {
                 mode = Mode::WholeCodes(query);
             }
         }
-        self.candidates = BinaryHeap::from(candidates);
+        self.candidates = BinaryHeap::from(take(&mut self.collected.candidates));
+        self.wanted = FIRST_SKETCHES;
         Ok(())
     }
 }

@@ -26,11 +26,23 @@ impl IndexError {
     }
 }
 
+/// A page that was read a moment ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recent {
+    pub block: Block,
+    /// Where the store had it, and can look first.
+    pub buffer: i32,
+}
+
+/// A page under a shared lock, released on drop.
+pub trait ReadPage: Deref<Target = Page> {
+    fn recent(&self) -> Recent;
+}
+
 /// Pages by block number, read under a shared lock and changed under exclusive ones.
 pub trait PageStore {
     type Error: From<IndexError>;
-    /// A page under a shared lock, released on drop.
-    type Read<'a>: Deref<Target = Page>
+    type Read<'a>: ReadPage
     where
         Self: 'a;
     type Change<'a>: Change<Error = Self::Error>
@@ -39,14 +51,21 @@ pub trait PageStore {
 
     fn read(&self, block: Block) -> Result<Self::Read<'_>, Self::Error>;
 
+    /// Reads once more what this statement has read before.
+    fn read_again(&self, page: Recent) -> Result<Self::Read<'_>, Self::Error> {
+        self.read(page.block)
+    }
+
     /// Starts a change of no page yet.
     fn change(&self) -> Self::Change<'_>;
 
     /// Pages there are.
     fn blocks(&self) -> Result<Block, Self::Error>;
 
-    /// Says that `block` will soon be read.
-    fn prefetch(&self, _block: Block) {}
+    /// Says that `block` will soon be read; true if that started to bring it into memory, false if it is there.
+    fn prefetch(&self, _block: Block) -> bool {
+        false
+    }
 
     /// Called in every loop over pages, while no page is locked; fails if the work is to stop.
     fn check_interrupts(&self) -> Result<(), Self::Error>;
