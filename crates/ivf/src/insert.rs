@@ -21,7 +21,7 @@ pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) 
     let factors = encode(&z, geometry.bits, &mut signs, &mut refinement);
     let row = Row { tid, factors, signs: &signs, refinement: &refinement };
 
-    let query = index.space.query(vector);
+    let query = index.space.query_for_row(vector, &z);
     let mut directory = Directory::read(store, index, &query)?;
     let nearest = directory.nearest(store, index, &query, 1, &mut Vec::new())?;
     let first = nearest.first().map_or(NO_BLOCK, |list| list.first);

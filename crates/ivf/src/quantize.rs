@@ -158,18 +158,31 @@ impl Space {
 
     /// A query, which has as many elements as the mean.
     pub fn query(&self, q: &[f32]) -> Query {
-        let form = Form::of(self.metric);
-        let q_norm = norm_squared(q).sqrt();
         let mut w = Vec::new();
         match self.metric {
             Metric::L2 => self.rotated(q, &mut w),
-            Metric::Cosine => self.rotated(&normalised(q, q_norm), &mut w),
+            Metric::Cosine => self.rotated(&normalised(q, norm_squared(q).sqrt()), &mut w),
             Metric::InnerProduct => {
                 w.extend_from_slice(q);
                 w.resize(padded(q.len()), 0.0);
                 self.rotation.apply(&mut w);
             }
         }
+        self.query_of(q, w)
+    }
+
+    /// The query for a row itself, of which [`Space::centre`] made `z`.
+    pub fn query_for_row(&self, x: &[f32], z: &[f32]) -> Query {
+        match self.metric {
+            Metric::InnerProduct => self.query(x),
+            Metric::L2 | Metric::Cosine => self.query_of(x, z.to_vec()),
+        }
+    }
+
+    /// `w`: the query, centred (but not for the inner product) and rotated.
+    fn query_of(&self, q: &[f32], w: Vec<f32>) -> Query {
+        let form = Form::of(self.metric);
+        let q_norm = norm_squared(q).sqrt();
         let norm = norm_squared(&w).sqrt();
         let base = match self.metric {
             Metric::InnerProduct => -product(&self.mean, q),

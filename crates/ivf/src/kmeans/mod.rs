@@ -1,6 +1,7 @@
 //! k-means on a sample, and the assignment of rows to centroids, both by matrix multiplication.
 
 mod assign;
+mod signs;
 #[cfg(test)]
 mod tests;
 
