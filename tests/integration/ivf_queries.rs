@@ -124,6 +124,36 @@ fn cursors() {
     client.batch_execute("COMMIT").unwrap();
 }
 
+/// Between two rows of a scan, the pages that it has read and will read again give way to others.
+#[test]
+fn pages_are_evicted_under_a_scan() {
+    let cluster = Cluster::with_settings(&["shared_buffers = '1MB'"]);
+    let mut client = cluster.client();
+    let mut source = Clusters::new(78, 30, 64);
+    make_table(&mut client, "t", &source.vectors(5_000));
+    make_index(&mut client, "i", "t", L2, "lists = 20");
+    client
+        .batch_execute(
+            "CREATE TABLE others AS SELECT n AS id, repeat('x', 1000) AS pad FROM generate_series(1, 3000) n;
+             CREATE INDEX ON others (id); ANALYZE others;
+             SET enable_seqscan = off; SET enable_sort = off; SET ivf.probes = 3",
+        )
+        .unwrap();
+    for _ in 0..3 {
+        let sql = search("t", L2, &source.vector(), "LIMIT 300");
+        let whole = rows(&mut client, &sql);
+        client.batch_execute(&format!("BEGIN; DECLARE c CURSOR FOR {sql}")).unwrap();
+        let mut parts = vec![];
+        for _ in 0..30 {
+            parts.extend(rows(&mut client, "FETCH 10 FROM c"));
+            // Not by a sequential scan, which would keep to a few buffers.
+            assert_eq!(value(&mut client, "SELECT count(pad) FROM others WHERE id > 0"), "3000");
+        }
+        assert!(parts == whole);
+        client.batch_execute("COMMIT").unwrap();
+    }
+}
+
 /// Inner sides of nested loops, functions, prepared statements, workers: always the same ten.
 #[test]
 fn again_and_again() {
