@@ -2,7 +2,8 @@
 
 mod array;
 mod functions;
-mod models;
+mod load;
+pub mod models;
 mod support;
 pub mod text;
 mod trigger;

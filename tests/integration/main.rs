@@ -28,3 +28,4 @@ mod runtime;
 mod schemas;
 mod smoke;
 mod trigger;
+mod weights;

@@ -12,8 +12,9 @@ mod pool;
 mod session;
 mod spec;
 mod tokenize;
+mod weights;
 
 pub use error::Error;
-pub use model::{Embedding, Kind, Model};
+pub use model::{Embedding, Kind, Model, Options, Weights};
 pub use onnx::Precision;
 pub use spec::{ModelSpec, Pooling};

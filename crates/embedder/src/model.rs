@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::session::{Batch, Output, Session};
+use crate::session::{self, Batch, Output, Session};
 use crate::tokenize::{Tokenizer, Tokens};
 use crate::{Error, ModelSpec, batch, pool};
 
@@ -14,6 +14,30 @@ use crate::{Error, ModelSpec, batch, pool};
 pub enum Kind {
     Document,
     Query,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// ONNX Runtime's shared library.
+    pub library: &'a Path,
+    /// How many threads compute one batch, the caller's included.
+    pub threads: usize,
+    /// A directory of this user's own, which is made if it is not there, for files that processes share. `None`: no cache.
+    pub weight_cache: Option<&'a Path>,
+}
+
+/// How a model came by its weights. They are the same ones in every case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Weights {
+    /// From the model's file, into memory of this process.
+    Private,
+    /// From the cache: shared with all who map it.
+    Cached,
+    /// Likewise; this process has built what is in the cache.
+    Built,
+    /// As `Private`, since the cache is of no use, for this reason.
+    CacheFailed(String),
 }
 
 /// What became of a text.
@@ -33,19 +57,25 @@ pub struct Model {
     spec: ModelSpec,
     tokenizer: Tokenizer,
     session: Session,
+    weights: Weights,
     /// Tokens of the document and of the query prefix: a text without more has none of its own.
     prefix_tokens: [usize; 2],
 }
 
 impl Model {
-    /// Loads the model in `folder`, running on `library`, ONNX Runtime's shared library, with `threads` threads.
-    pub fn open(folder: &Path, library: &Path, threads: usize) -> Result<Model, Error> {
+    /// Loads the model in `folder`. `check` is called while another process fills the cache.
+    pub fn open(folder: &Path, options: &Options, check: &mut dyn FnMut()) -> Result<Model, Error> {
         let spec = ModelSpec::read(folder)?;
         let tokenizer = Tokenizer::open(&spec)?;
         let own_tokens = |prefix: &str| tokenizer.count(prefix, &mut || ());
         let prefix_tokens = [own_tokens(&spec.document_prefix)?, own_tokens(&spec.query_prefix)?];
-        let session = Session::open(&spec, library, threads)?;
-        Ok(Model { spec, tokenizer, session, prefix_tokens })
+        let (session, weights) = Session::open(&spec, options, check)?;
+        session::trim_memory();
+        Ok(Model { spec, tokenizer, session, weights, prefix_tokens })
+    }
+
+    pub fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     pub fn spec(&self) -> &ModelSpec {
