@@ -13,6 +13,7 @@ mod session;
 mod spec;
 mod tokenize;
 mod weights;
+mod wordpiece;
 
 pub use error::Error;
 pub use model::{Embedding, Kind, Model, Options, Weights};
