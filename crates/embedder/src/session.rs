@@ -149,7 +149,7 @@ impl Session {
             return Ok(Some((load(&graph)?, Weights::Cached)));
         }
         let built = Session::build(spec, options, &cache, &lock)
-            .and_then(|sample| Ok((sample, cache.finish(&lock).map_err(|e| e.to_string())?)));
+            .and_then(|sample| Ok((sample, cache.finish(&lock, check).map_err(|e| e.to_string())?)));
         if built.is_err() {
             cache.abandon(&lock);
         }

@@ -133,8 +133,9 @@ impl<'a> WeightCache<'a> {
         Ok(self.directory.join(BUILDING).join(GRAPH))
     }
 
-    /// Puts the entry that was built into place, and removes those that it replaces; returns its graph.
-    pub fn finish(&self, _lock: &Lock) -> io::Result<PathBuf> {
+    /// Puts the entry that was built into place, and removes those that it replaces; returns its graph. Calls `check` while
+    /// nothing is lost if it unwinds.
+    pub fn finish(&self, _lock: &Lock, check: &mut dyn FnMut()) -> io::Result<PathBuf> {
         let building = self.directory.join(BUILDING);
         let manifest = Manifest {
             key: self.key.clone(),
@@ -144,6 +145,7 @@ impl<'a> WeightCache<'a> {
         };
         fs::write(building.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)?;
         for file in [GRAPH, WEIGHTS, MANIFEST] {
+            check();
             File::open(building.join(file))?.sync_all()?;
         }
         File::open(&building)?.sync_all()?;
@@ -303,7 +305,7 @@ mod tests {
         let graph = cache.begin(lock).unwrap();
         fs::write(&graph, "a graph").unwrap();
         fs::write(graph.with_file_name(WEIGHTS), "weights").unwrap();
-        cache.finish(lock).unwrap()
+        cache.finish(lock, &mut || ()).unwrap()
     }
 
     #[test]
