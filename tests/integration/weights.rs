@@ -21,10 +21,11 @@ fn cache(cluster: &Cluster) -> PathBuf {
     cluster.data().join("pg_embed/pgsql_tmp_weights")
 }
 
-/// The folders of the cache that hold a whole entry.
+/// The folders of the cache that hold a whole entry, in its place.
 fn entries(cluster: &Cluster) -> Vec<PathBuf> {
     let Ok(found) = fs::read_dir(cache(cluster)) else { return vec![] };
-    found.map(|entry| entry.unwrap().path()).filter(|path| path.join("manifest.json").exists()).collect()
+    let paths = found.map(|entry| entry.unwrap().path());
+    paths.filter(|path| !path.ends_with("building") && path.join("manifest.json").exists()).collect()
 }
 
 /// The vector without any cache: what every other way must give, bit by bit.
@@ -39,8 +40,11 @@ fn bits(client: &mut Client) -> String {
     value(client, BITS)
 }
 
+/// Whether the process has mapped the cache. It may not write there: the kernel would count that as its own memory.
 fn maps_the_cache(backend: Backend) -> bool {
-    fs::read_to_string(backend.proc("maps")).unwrap().contains("pgsql_tmp_weights")
+    let maps = fs::read_to_string(backend.proc("maps")).unwrap();
+    let mut found = maps.lines().filter(|line| line.contains("pgsql_tmp_weights")).peekable();
+    found.peek().is_some() && found.all(|line| line.contains(" r--p "))
 }
 
 fn count(log: &str, what: &str) -> usize {

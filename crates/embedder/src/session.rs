@@ -140,7 +140,16 @@ impl Session {
     ) -> Result<Option<(Session, Weights)>, String> {
         let reason = |error: Error| error.with_reason();
         let cache = WeightCache::new(directory, &spec.onnx_file, &runtime()).map_err(|e| e.to_string())?;
-        let load = |graph: &Path| Session::load(spec, options, graph, Graph::Cached).map_err(reason);
+        let load = |graph: &Path| {
+            let session = Session::load(spec, options, graph, Graph::Cached).map_err(reason)?;
+            match weights::remap_read_only(graph) {
+                Ok(()) => Ok(session),
+                Err(error) => {
+                    std::mem::forget(session);
+                    Err(format!("could not map the weights read-only: {error}"))
+                }
+            }
+        };
         if let Some(graph) = cache.graph() {
             return Ok(Some((load(&graph)?, Weights::Cached)));
         }

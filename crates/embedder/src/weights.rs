@@ -248,6 +248,66 @@ fn map_fingerprint(path: &Path) -> io::Result<Fingerprint> {
     Ok(Fingerprint { bytes: metadata.len(), hash: hex(hash) })
 }
 
+/// Maps the weights beside `graph` once more where ONNX Runtime has mapped them, without the right to write.
+///
+/// ONNX Runtime asks for that right and makes no use of it. The kernel has to count such pages as memory that every process
+/// may come to need for itself, and forks and allocations fail where it does not overcommit (`vm.overcommit_memory = 2`,
+/// as Postgres's manual advises). Only the session that was loaded from this graph may have mapped them. After an error the
+/// session must be neither used nor dropped.
+pub fn remap_read_only(graph: &Path) -> io::Result<()> {
+    let weights = graph.with_file_name(WEIGHTS).canonicalize()?;
+    let file = File::open(&weights)?;
+    for line in fs::read(MAPS)?.split(|&byte| byte == b'\n') {
+        let Some(mapping) =
+            Mapping::parse(line).filter(|mapping| mapping.file == weights.as_os_str().as_bytes())
+        else {
+            continue;
+        };
+        // SAFETY: the range is a private mapping of the same part of the same file, of which nothing has been written
+        // to, so that its content stays; whoever reads it while it is replaced, reads one or the other.
+        let address = unsafe {
+            libc::mmap(
+                mapping.start as *mut libc::c_void,
+                mapping.end - mapping.start,
+                libc::PROT_READ,
+                libc::MAP_PRIVATE | libc::MAP_FIXED,
+                file.as_raw_fd(),
+                mapping.offset,
+            )
+        };
+        if address == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+const MAPS: &str = "/proc/self/maps";
+
+/// A line of /proc/PID/maps: a private mapping of a file that may be written to.
+struct Mapping<'a> {
+    start: usize,
+    end: usize,
+    offset: libc::off_t,
+    file: &'a [u8],
+}
+
+impl<'a> Mapping<'a> {
+    /// `START-END rw-p OFFSET DEVICE INODE    FILE`, numbers in hexadecimal digits; see proc(5).
+    fn parse(line: &'a [u8]) -> Option<Mapping<'a>> {
+        let file = &line[line.iter().position(|&byte| byte == b'/')?..];
+        let mut fields = std::str::from_utf8(&line[..line.len() - file.len()]).ok()?.split_ascii_whitespace();
+        let (start, end) = fields.next()?.split_once('-')?;
+        fields.next().filter(|&rights| rights == "rw-p")?;
+        Some(Mapping {
+            start: usize::from_str_radix(start, 16).ok()?,
+            end: usize::from_str_radix(end, 16).ok()?,
+            offset: libc::off_t::from_str_radix(fields.next()?, 16).ok()?,
+            file,
+        })
+    }
+}
+
 fn hex(hash: u128) -> String {
     format!("{hash:032x}")
 }
@@ -388,6 +448,38 @@ mod tests {
         let mut expected = [kept.key, new.key, LOCK.to_string()];
         expected.sort();
         assert_eq!(left, expected);
+    }
+
+    #[test]
+    fn a_mapping_keeps_its_content_and_loses_the_right_to_write() {
+        let scratch = tempfile::tempdir().unwrap();
+        let path = scratch.path().join(WEIGHTS);
+        let content: Vec<u8> = (0..100_000_u32).map(|i| i as u8).collect();
+        fs::write(&path, &content).unwrap();
+        let file = File::open(&path).unwrap();
+        // SAFETY: a new mapping, which stays; nothing writes to the file.
+        let mapped: &[u8] = unsafe {
+            let rights = libc::PROT_READ | libc::PROT_WRITE;
+            let address = libc::mmap(
+                std::ptr::null_mut(),
+                content.len(),
+                rights,
+                libc::MAP_PRIVATE,
+                file.as_raw_fd(),
+                0,
+            );
+            assert_ne!(address, libc::MAP_FAILED);
+            std::slice::from_raw_parts(address.cast(), content.len())
+        };
+        let rights = || {
+            let maps = fs::read_to_string(MAPS).unwrap();
+            let line = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
+            line.split_whitespace().nth(1).unwrap().to_string()
+        };
+        assert_eq!(rights(), "rw-p");
+        remap_read_only(&scratch.path().join(GRAPH)).unwrap();
+        assert_eq!(rights(), "r--p");
+        assert!(mapped == content);
     }
 
     #[test]
