@@ -2,6 +2,7 @@
 
 use std::error::Error as _;
 use std::ffi::CStr;
+use std::io;
 use std::path::Path;
 
 use libloading::Library;
@@ -116,17 +117,13 @@ impl Session {
         check: &mut dyn FnMut(),
     ) -> Result<(Session, Weights), Error> {
         without_signals(|| environment(options.library).map(|_| ()))?;
-        let from_cache = match options.weight_cache {
-            // The key knows of one file.
-            Some(directory) if spec.precision.weights_inside => {
-                Session::from_cache(spec, options, directory, check)
-            }
-            _ => Ok(None),
-        };
-        let weights = match from_cache {
-            Ok(Some(opened)) => return Ok(opened),
-            Ok(None) => Weights::Private,
-            Err(reason) => Weights::CacheFailed(reason),
+        // The key of an entry covers one file.
+        let weights = match options.weight_cache.filter(|_| spec.precision.weights_inside) {
+            None => Weights::Private,
+            Some(directory) => match Session::from_cache(spec, options, directory, check) {
+                Ok(opened) => return Ok(opened),
+                Err(reason) => Weights::CacheFailed(reason),
+            },
         };
         Ok((Session::load(spec, options, &spec.onnx_file, Graph::Original)?, weights))
     }
@@ -137,38 +134,42 @@ impl Session {
         options: &Options,
         directory: &Path,
         check: &mut dyn FnMut(),
-    ) -> Result<Option<(Session, Weights)>, String> {
-        let reason = |error: Error| error.with_reason();
-        let cache = WeightCache::new(directory, &spec.onnx_file, &runtime()).map_err(|e| e.to_string())?;
-        let load = |graph: &Path| {
-            let session = Session::load(spec, options, graph, Graph::Cached).map_err(reason)?;
-            match weights::remap_read_only(graph) {
-                Ok(()) => Ok(session),
-                Err(error) => {
-                    std::mem::forget(session);
-                    Err(format!("could not map the weights read-only: {error}"))
-                }
-            }
-        };
+    ) -> Result<(Session, Weights), String> {
+        let failed = |error: io::Error| error.to_string();
+        let cache = WeightCache::new(directory, &spec.onnx_file, &runtime()).map_err(failed)?;
         if let Some(graph) = cache.graph() {
-            return Ok(Some((load(&graph)?, Weights::Cached)));
+            return Ok((Session::map(spec, options, &graph)?, Weights::Cached));
         }
-        let lock = cache.lock(check).map_err(|e| e.to_string())?;
+        let lock = cache.lock(check).map_err(failed)?;
         if let Some(graph) = cache.graph() {
-            return Ok(Some((load(&graph)?, Weights::Cached)));
+            return Ok((Session::map(spec, options, &graph)?, Weights::Cached));
         }
-        let built = Session::build(spec, options, &cache, &lock)
-            .and_then(|sample| Ok((sample, cache.finish(&lock, check).map_err(|e| e.to_string())?)));
+        // With one thread, whatever is wanted: these sessions are gone at once.
+        let single = Options { threads: 1, ..*options };
+        let built = Session::build(spec, &single, &cache, &lock)
+            .and_then(|sample| Ok((sample, cache.finish(&lock, check).map_err(failed)?)));
         if built.is_err() {
             cache.abandon(&lock);
         }
         let (expected, graph) = built?;
-        let mut session = load(&graph)?;
-        if session.sample().map_err(reason)? != expected {
+        if Session::map(spec, &single, &graph)?.sample()? != expected {
             cache.discard(&lock);
             return Err("it gives other vectors than the model's file".to_string());
         }
-        Ok(Some((session, Weights::Built)))
+        Ok((Session::map(spec, options, &graph)?, Weights::Built))
+    }
+
+    /// Loads an entry of the cache.
+    fn map(spec: &ModelSpec, options: &Options, graph: &Path) -> Result<Session, String> {
+        let session =
+            Session::load(spec, options, graph, Graph::Cached).map_err(|error| error.with_reason())?;
+        match weights::remap_read_only(graph) {
+            Ok(()) => Ok(session),
+            Err(error) => {
+                std::mem::forget(session);
+                Err(format!("could not map the weights: {error}"))
+            }
+        }
     }
 
     /// Saves the optimised graph and its weights. Returns the model's [`sample`](Session::sample).
@@ -178,16 +179,14 @@ impl Session {
         cache: &WeightCache,
         lock: &Lock,
     ) -> Result<Vec<u32>, String> {
-        let graph = cache.begin(lock).map_err(|e| e.to_string())?;
-        // No matter how many threads are to compute: this session is gone at once.
-        let options = Options { threads: 1, ..*options };
-        Session::load(spec, &options, &spec.onnx_file, Graph::SavedTo(&graph))
-            .and_then(|mut session| session.sample())
-            .map_err(|error| error.with_reason())
+        let graph = cache.begin(lock).map_err(|error| error.to_string())?;
+        Session::load(spec, options, &spec.onnx_file, Graph::SavedTo(&graph))
+            .map_err(|error| error.with_reason())?
+            .sample()
     }
 
     /// What the model makes of a few tokens, bit by bit.
-    fn sample(&mut self) -> Result<Vec<u32>, Error> {
+    fn sample(&mut self) -> Result<Vec<u32>, String> {
         const TOKENS: usize = 8;
         let batch = Batch {
             texts: 1,
@@ -196,7 +195,8 @@ impl Session {
             mask: vec![1; TOKENS],
             type_ids: vec![0; TOKENS],
         };
-        let (Output::Tokens(values) | Output::Texts(values)) = self.run(&batch)?;
+        let (Output::Tokens(values) | Output::Texts(values)) =
+            self.run(&batch).map_err(|error| error.with_reason())?;
         Ok(values.into_iter().map(f32::to_bits).collect())
     }
 
