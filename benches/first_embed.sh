@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Measures the first embed of a connection, in a cluster of its own: with the weight cache, and with preloaded models; for
-# the demo's model, and for one of gte-small's shape with made-up weights.
+# Measures the first embed of a connection, in a cluster of its own: with the weight cache, and with preloaded models;
+# for the demo's model, and for one of gte-small's shape with made-up weights.
 source "$(dirname "$0")/../tools/common.sh"
 use_postgres
 

@@ -50,8 +50,8 @@ pub enum IterativeScan {
 }
 
 /// Below the data directory. pg_basebackup, pg_rewind and other tools pass over whatever has a name that begins with
-/// `pgsql_tmp`, and the server removes such files only in tablespaces when it starts. Files get the mode of Postgres's own
-/// from the umask that the server has set.
+/// `pgsql_tmp`, and the server removes such files only in tablespaces when it starts. Files get the mode of Postgres's
+/// own from the umask that the server has set.
 const WEIGHT_CACHE_DIRECTORY: &str = "pg_embed/pgsql_tmp_weights";
 
 /// Whether Postgres knows the settings.

@@ -33,8 +33,8 @@ pub struct Models {
 }
 
 impl Models {
-    /// The named model (`None`: `pg_embed.default_model`), loaded if it is not yet. Calls `check` while it waits for another
-    /// process.
+    /// The named model (`None`: `pg_embed.default_model`), loaded if it is not yet. Calls `check` while it waits for
+    /// another process.
     pub fn open(&mut self, name: Option<&str>, check: &mut dyn FnMut()) -> Result<&mut Loaded, Error> {
         let default;
         let name = match name {
@@ -68,7 +68,8 @@ impl Models {
         self.loaded.iter().any(|loaded| loaded.name == name && loaded.model_path == model_path)
     }
 
-    /// Loads the models of `pg_embed.preload_models`. One that cannot be loaded is a WARNING: the server starts without it.
+    /// Loads the models of `pg_embed.preload_models`. One that cannot be loaded is a WARNING: the server starts without
+    /// it.
     pub fn preload(&mut self) {
         let model_path = guc::model_path();
         for name in guc::preload_models() {

@@ -23,7 +23,8 @@ pub struct Options<'a> {
     pub library: &'a Path,
     /// How many threads compute one batch, the caller's included.
     pub threads: usize,
-    /// A directory of this user's own, which is made if it is not there, for files that processes share. `None`: no cache.
+    /// A directory of this user's own, which is made if it is not there, for files that processes share. `None`: no
+    /// cache.
     pub weight_cache: Option<&'a Path>,
 }
 

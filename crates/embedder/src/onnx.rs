@@ -18,8 +18,8 @@ pub struct Precision {
     /// The scale of a tensor is taken from all texts of a batch, so a text's vector would depend on its company:
     /// such a model runs one text at a time.
     pub dynamically_quantized: bool,
-    /// Whether all weights are in this file. False for one with weights in other files, and for one with graphs inside its
-    /// graph (`If`, `Loop`), which are not looked into: no encoder has them.
+    /// Whether all weights are in this file. False for one with weights in other files, and for one with graphs inside
+    /// its graph (`If`, `Loop`), which are not looked into: no encoder has them.
     pub weights_inside: bool,
 }
 

@@ -269,8 +269,8 @@ enum Graph<'a> {
     Cached,
 }
 
-/// Weights smaller than this, in bytes, stay in the saved graph: shapes and scalars, which ONNX Runtime looks at while it
-/// loads. Its own default.
+/// Weights smaller than this, in bytes, stay in the saved graph: shapes and scalars, which ONNX Runtime looks at while
+/// it loads. Its own default.
 const MIN_EXTERNAL_BYTES: &str = "1024";
 
 fn commit(environment: &Environment, threads: usize, file: &Path, graph: Graph) -> ort::Result<OrtSession> {

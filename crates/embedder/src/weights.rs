@@ -72,8 +72,8 @@ pub struct WeightCache<'a> {
 
 impl<'a> WeightCache<'a> {
     /// The entry in `directory` for the ONNX file `model`, as `runtime` prepares it. Reads the whole file: neither its
-    /// times nor its inode are sure to change with it (a read-only image has the same ones for each of its versions), and
-    /// a vector made with other weights than the model's would be wrong without a sign.
+    /// times nor its inode are sure to change with it (a read-only image has the same ones for each of its versions),
+    /// and a vector made with other weights than the model's would be wrong without a sign.
     pub fn new(directory: &'a Path, model: &'a Path, runtime: &str) -> io::Result<WeightCache<'a>> {
         let Fingerprint { bytes, hash } = read_fingerprint(model)?;
         let key = format!("{FORMAT}\n{runtime}\n{}\n{bytes}\n{hash}", processor());
@@ -133,8 +133,8 @@ impl<'a> WeightCache<'a> {
         Ok(self.directory.join(BUILDING).join(GRAPH))
     }
 
-    /// Puts the entry that was built into place, and removes those that it replaces; returns its graph. Calls `check` while
-    /// nothing is lost if it unwinds.
+    /// Puts the entry that was built into place, and removes those that it replaces; returns its graph. Calls `check`
+    /// while nothing is lost if it unwinds.
     pub fn finish(&self, _lock: &Lock, check: &mut dyn FnMut()) -> io::Result<PathBuf> {
         let building = self.directory.join(BUILDING);
         let manifest = Manifest {
@@ -232,8 +232,8 @@ fn map_fingerprint(path: &Path) -> io::Result<Fingerprint> {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let length = metadata.len() as usize;
-    // SAFETY: a new mapping, at an address of the kernel's choice, of a file that is open. It is as long as the file, and
-    // files of the cache are never made shorter. It is unmapped once the slice is no longer used.
+    // SAFETY: a new mapping, at an address of the kernel's choice, of a file that is open. It is as long as the file,
+    // and files of the cache are never made shorter. It is unmapped once the slice is no longer used.
     let hash = unsafe {
         let address =
             libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0);
@@ -250,10 +250,10 @@ fn map_fingerprint(path: &Path) -> io::Result<Fingerprint> {
 
 /// Maps the weights beside `graph` once more where ONNX Runtime has mapped them, without the right to write.
 ///
-/// ONNX Runtime asks for that right and makes no use of it. The kernel has to count such pages as memory that every process
-/// may come to need for itself, and forks and allocations fail where it does not overcommit (`vm.overcommit_memory = 2`,
-/// as Postgres's manual advises). Only the session that was loaded from this graph may have mapped them. After an error the
-/// session must be neither used nor dropped.
+/// ONNX Runtime asks for that right and makes no use of it. The kernel has to count such pages as memory that every
+/// process may come to need for itself, and forks and allocations fail where it does not overcommit
+/// (`vm.overcommit_memory = 2`, as Postgres's manual advises). Only the session that was loaded from this graph may
+/// have mapped them. After an error the session must be neither used nor dropped.
 pub fn remap_read_only(graph: &Path) -> io::Result<()> {
     let weights = graph.with_file_name(WEIGHTS).canonicalize()?;
     let file = File::open(&weights)?;

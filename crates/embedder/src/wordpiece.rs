@@ -1,7 +1,8 @@
-//! WordPiece with a small vocabulary: a tenth of the memory and of the loading time of the tokenizers crate's.
+//! WordPiece with a small vocabulary.
 //!
-//! Every process that embeds has a vocabulary of its own. The crate keeps two hash tables of strings, and reads the JSON by
-//! way of two intermediate forms. Measured with gte-small's 30,522 tokens: 6 MB there, 0.6 MB here.
+//! Every process that embeds has a vocabulary of its own. The tokenizers crate keeps two hash tables of strings, and reads
+//! the JSON by way of two intermediate forms. Measured with gte-small's tokenizer.json (30,522 tokens): 17 ms and more
+//! than 5 MB there, 4 ms and less than 1 MB here.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -36,8 +37,8 @@ struct Vocabulary {
     /// All tokens, one behind the other.
     text: String,
     entries: Vec<Entry>,
-    /// A hash table with linear probing: positions in `entries` plus 1, 0 for a free slot. A power of two, and at most half
-    /// of them are taken.
+    /// A hash table with linear probing: positions in `entries` plus 1, 0 for a free slot. A power of two, and at most
+    /// half of them are taken.
     slots: Vec<u32>,
 }
 
@@ -137,8 +138,8 @@ impl<'de> Deserialize<'de> for Vocabulary {
 }
 
 impl WordPiece {
-    /// Longest match first (Wu et al. 2016, "Google's Neural Machine Translation System", section 4.1, as BERT has it): a
-    /// word with a part that no token matches is one unknown token as a whole.
+    /// Longest match first (Wu et al. 2016, "Google's Neural Machine Translation System", section 4.1, as BERT has it):
+    /// a word with a part that no token matches is one unknown token as a whole.
     fn tokenize(&self, word: &str) -> Result<Vec<Token>> {
         let unknown = || {
             let id = self.vocab.get(&self.unk_token).ok_or("the unknown token is not in the vocabulary")?;
@@ -227,8 +228,8 @@ impl Model for Words {
     }
 }
 
-/// Reads "model" of a tokenizer.json. The type comes first in it, where it is said at all; if it does not, or is another one,
-/// the tokenizers crate reads the rest.
+/// Reads "model" of a tokenizer.json. The type comes first in it, where it is said at all; if it does not, or is
+/// another one, the tokenizers crate reads the rest.
 impl<'de> Deserialize<'de> for Words {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
         struct Fields;
@@ -320,7 +321,7 @@ mod tests {
         for json in [
             r#"{"type":"WordLevel","vocab":{"a":0,"[UNK]":1},"unk_token":"[UNK]"}"#,
             // As files were that do not say the type.
-            r###"{"unk_token":"[UNK]","continuing_subword_prefix":"##","max_input_chars_per_word":9,"vocab":{"a":0}}"###,
+            r#"{"unk_token":"U","continuing_subword_prefix":"@","max_input_chars_per_word":9,"vocab":{"a":0}}"#,
         ] {
             let words: Words = serde_json::from_str(json).unwrap();
             assert!(matches!(words, Words::Other(_)), "{json}");
