@@ -21,6 +21,7 @@ extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
     if guc::preloading() {
+        embed::stats::share();
         embed::models::preload();
     }
 }

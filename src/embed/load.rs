@@ -49,9 +49,9 @@ impl Models {
         let at = match self.loaded.iter().position(|loaded| is_it(loaded) && loaded.threads == threads) {
             Some(at) => at,
             None => {
-                let start = Instant::now();
+                let start = Start::now();
                 let model = load(&model_path, name, threads, check)?;
-                log_weights(&model, name, start);
+                log_load(&model, name, &start);
                 // A model of another number of threads is no longer needed, except one that the postmaster loaded: to
                 // destroy it here would copy its pages to this process.
                 self.loaded.retain(|loaded| !is_it(loaded) || loaded.process != std::process::id());
@@ -85,7 +85,7 @@ impl Models {
     }
 
     fn preload_one(&mut self, model_path: &Path, name: &str) {
-        let start = Instant::now();
+        let start = Start::now();
         // A bug must not keep the server from starting, either. No error of Postgres's can be raised in there.
         let loading = AssertUnwindSafe(|| load(model_path, name, PRELOAD_THREADS, &mut || ()));
         let loaded = catch_unwind(loading).unwrap_or_else(|_| {
@@ -94,8 +94,7 @@ impl Models {
         });
         match loaded {
             Ok(model) => {
-                log_weights(&model, name, start);
-                log(format!("preloaded model \"{name}\" in {} ms", start.elapsed().as_millis()));
+                log_load(&model, name, &start);
                 self.add(name, model_path.to_path_buf(), PRELOAD_THREADS, model);
             }
             Err(error) => error.say(PgLogLevel::WARNING),
@@ -116,23 +115,50 @@ fn load(model_path: &Path, name: &str, threads: usize, check: &mut dyn FnMut()) 
     Ok(Model::open(&folder, &options, check)?)
 }
 
-/// Logs what became of the weight cache, where that is worth knowing.
-fn log_weights(model: &Model, name: &str, start: Instant) {
-    match model.weights() {
-        Weights::Built => log(format!(
-            "wrote the weights of model \"{name}\" to the weight cache and loaded them in {} ms",
-            start.elapsed().as_millis()
-        )),
-        Weights::CacheFailed(reason) => Error::Embedder(embedder::Error::WeightCache {
+/// When a model began to be loaded.
+struct Start {
+    time: Instant,
+    private_bytes: Option<u64>,
+}
+
+impl Start {
+    fn now() -> Start {
+        Start { time: Instant::now(), private_bytes: private_bytes() }
+    }
+}
+
+/// Memory of this process that is no file's, in bytes, as Linux knows it without looking at every page.
+fn private_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?.trim().strip_suffix(" kB")?;
+    Some(kilobytes.parse::<u64>().ok()? * 1024)
+}
+
+/// Logs how long a model took to load and how much memory, and where its weights are.
+///
+/// A LOG, though each session writes one: it has cost more than the line, and preloading the model spares both.
+fn log_load(model: &Model, name: &str, start: &Start) {
+    if let Weights::CacheFailed(reason) = model.weights() {
+        Error::Embedder(embedder::Error::WeightCache {
             model: name.to_string(),
             directory: guc::weight_cache().unwrap_or_default(),
             reason: reason.clone(),
         })
-        .say(PgLogLevel::LOG),
-        Weights::Private | Weights::Cached => {}
+        .say(PgLogLevel::LOG);
     }
-}
-
-fn log(message: String) {
+    let verb = if guc::preloading() { "preloaded" } else { "loaded" };
+    let milliseconds = start.time.elapsed().as_millis();
+    let memory = match (start.private_bytes, private_bytes()) {
+        (Some(before), Some(after)) => {
+            format!(", {:.1} MB of private memory", after.saturating_sub(before) as f64 / 1048576.0)
+        }
+        _ => String::new(),
+    };
+    let weights = match model.weights() {
+        Weights::Built => ", wrote its weights to the weight cache",
+        Weights::Cached => ", its weights are those of the weight cache",
+        Weights::Private | Weights::CacheFailed(_) => "",
+    };
+    let message = format!("{verb} model \"{name}\" in {milliseconds} ms{memory}{weights}");
     ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, presentable(message));
 }

@@ -2,12 +2,14 @@
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
+use std::time::{Duration, Instant};
 
 use embedder::cache::{Cache, Key};
 use embedder::{Embedding, Kind};
 use pgrx::{PgLogLevel, pg_sys};
 
 use super::load::{Loaded, Models};
+use super::stats::{self, Counts};
 use crate::error::Error;
 use crate::guc::{self, OnTruncate};
 
@@ -37,11 +39,27 @@ pub fn embed<T>(
         let key = Key { model: loaded.id, kind, in_array: false, text };
         let capacity = guc::cache_size();
         if let Some(known) = (capacity > 0).then(|| session.cache.get(key)).flatten() {
-            report_truncation(known.truncated, loaded)?;
+            let truncated = known.truncated;
+            stats::record(&loaded.model.spec().name, Counts {
+                calls: 1,
+                texts: 1,
+                truncations: truncated.into(),
+                cache_hits: 1,
+                ..Counts::default()
+            });
+            report_truncation(truncated, loaded)?;
             return Ok(take(known.vector.as_deref()));
         }
-        let mut found = loaded.model.embed(&[text], kind, &mut check_for_interrupts)?;
-        let embedding = found.pop().unwrap_or(Embedding { vector: None, truncated: false });
+        let (mut found, time) = timed(|| loaded.model.embed(&[text], kind, &mut check_for_interrupts))?;
+        let embedding = found.embeddings.pop().unwrap_or(Embedding { vector: None, truncated: false });
+        stats::record(&loaded.model.spec().name, Counts {
+            calls: 1,
+            texts: 1,
+            tokens: found.tokens as u64,
+            truncations: embedding.truncated.into(),
+            cache_hits: 0,
+            time,
+        });
         report_truncation(embedding.truncated, loaded)?;
         let taken = take(embedding.vector.as_deref());
         session.cache.put(key, embedding, capacity);
@@ -61,23 +79,39 @@ pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Opti
             .iter()
             .map(|text| text.filter(|_| capacity > 0).and_then(|text| session.cache.get(key(text)).cloned()))
             .collect();
+        let cache_hits = results.iter().flatten().count();
         let missing: Vec<(usize, &str)> = (0..texts.len())
             .filter(|&i| results[i].is_none())
             .filter_map(|i| texts[i].map(|text| (i, text)))
             .collect();
         let missing_texts: Vec<&str> = missing.iter().map(|(_, text)| *text).collect();
-        let found = loaded.model.embed(&missing_texts, kind, &mut check_for_interrupts)?;
+        let (found, time) = timed(|| loaded.model.embed(&missing_texts, kind, &mut check_for_interrupts))?;
         // A large batch would only push out what the cache is for: the texts of a query, asked for again and again.
         let keep = missing.len() <= capacity / 2;
-        for ((i, text), embedding) in missing.into_iter().zip(found) {
+        for ((i, text), embedding) in missing.into_iter().zip(found.embeddings) {
             if keep {
                 session.cache.put(key(text), embedding.clone(), capacity);
             }
             results[i] = Some(embedding);
         }
-        report_truncation(results.iter().flatten().any(|embedding| embedding.truncated), loaded)?;
+        let truncations = results.iter().flatten().filter(|embedding| embedding.truncated).count();
+        stats::record(&loaded.model.spec().name, Counts {
+            calls: 1,
+            texts: results.iter().flatten().count() as u64,
+            tokens: found.tokens as u64,
+            truncations: truncations as u64,
+            cache_hits: cache_hits as u64,
+            time,
+        });
+        report_truncation(truncations > 0, loaded)?;
         Ok(results)
     })
+}
+
+/// What `work` gave, and the time that it took.
+fn timed<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, Duration), E> {
+    let start = Instant::now();
+    Ok((work()?, start.elapsed()))
 }
 
 /// Tokens of `text`, before truncation.

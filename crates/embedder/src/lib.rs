@@ -16,6 +16,6 @@ mod weights;
 mod wordpiece;
 
 pub use error::Error;
-pub use model::{Embedding, Kind, Model, Options, Weights};
+pub use model::{Embedded, Embedding, Kind, Model, Options, Weights};
 pub use onnx::Precision;
 pub use spec::{ModelSpec, Pooling};

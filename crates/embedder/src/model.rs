@@ -50,6 +50,15 @@ pub struct Embedding {
     pub truncated: bool,
 }
 
+/// What became of several texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// One a text, in order.
+    pub embeddings: Vec<Embedding>,
+    /// What the model has seen of all of them: special tokens counted, padding and texts that equal another not.
+    pub tokens: usize,
+}
+
 /// Texts tokenised before the model runs on them: enough to find texts of equal length, and at most
 /// 1024 x 512 tokens x 8 bytes = 4 MB in memory.
 const WINDOW: usize = 1024;
@@ -94,7 +103,7 @@ impl Model {
         Ok(tokens.map(|tokens| tokens.ids))
     }
 
-    /// Embeds texts: one result a text, in order. Equal texts are computed once.
+    /// Embeds texts. Equal ones are computed once.
     ///
     /// `check` is called between batches and between pieces of long texts.
     pub fn embed(
@@ -102,7 +111,7 @@ impl Model {
         texts: &[&str],
         kind: Kind,
         check: &mut dyn FnMut(),
-    ) -> Result<Vec<Embedding>, Error> {
+    ) -> Result<Embedded, Error> {
         let mut position_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
         let mut unique: Vec<&str> = vec![];
         let positions: Vec<usize> = texts
@@ -115,20 +124,24 @@ impl Model {
             })
             .collect();
         let mut embeddings = Vec::with_capacity(unique.len());
+        let mut tokens = 0;
         for window in unique.chunks(WINDOW) {
-            self.embed_window(window, kind, check, &mut embeddings)?;
+            tokens += self.embed_window(window, kind, check, &mut embeddings)?;
         }
-        Ok(positions.into_iter().map(|at| embeddings[at].clone()).collect())
+        Ok(Embedded {
+            embeddings: positions.into_iter().map(|at| embeddings[at].clone()).collect(),
+            tokens,
+        })
     }
 
-    /// Appends the embeddings of `texts`, in order.
+    /// Appends the embeddings of `texts`, in order. Returns how many tokens they have.
     fn embed_window(
         &mut self,
         texts: &[&str],
         kind: Kind,
         check: &mut dyn FnMut(),
         embeddings: &mut Vec<Embedding>,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let first = embeddings.len();
         let mut tokens: Vec<Tokens> = Vec::with_capacity(texts.len());
         let mut owners = Vec::with_capacity(texts.len());
@@ -142,10 +155,11 @@ impl Model {
                 owners.push(first + i);
             }
         }
+        let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
         let groups = if self.spec.precision.dynamically_quantized {
             (0..tokens.len()).map(|i| vec![i]).collect()
         } else {
-            batch::plan(&tokens.iter().map(|t| t.ids.len()).collect::<Vec<_>>())
+            batch::plan(&lengths)
         };
         for group in groups {
             check();
@@ -154,7 +168,7 @@ impl Model {
                 embeddings[owners[i]].vector = Some(vector);
             }
         }
-        Ok(())
+        Ok(lengths.iter().sum())
     }
 
     /// Runs one batch: a vector for each member.

@@ -62,7 +62,7 @@ fn open(folder: &Path) -> Model {
 }
 
 fn embed(model: &mut Model, texts: &[&str]) -> Vec<Embedding> {
-    model.embed(texts, Kind::Document, &mut || ()).unwrap()
+    model.embed(texts, Kind::Document, &mut || ()).unwrap().embeddings
 }
 
 #[track_caller]
@@ -264,7 +264,7 @@ fn prefixes_come_from_the_folder() {
     let mut prefixed = open(copy.path());
     let expected = embed(&mut plain, &["the day hello", "search: hello"]);
     assert_eq!(embed(&mut prefixed, &["hello"])[0], expected[0]);
-    assert_eq!(prefixed.embed(&["hello"], Kind::Query, &mut || ()).unwrap()[0], expected[1]);
+    assert_eq!(prefixed.embed(&["hello"], Kind::Query, &mut || ()).unwrap().embeddings[0], expected[1]);
     // A blank text is nothing, with or without a prefix.
     assert_eq!(embed(&mut prefixed, &[" "])[0].vector, None);
 }

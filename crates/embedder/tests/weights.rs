@@ -27,8 +27,8 @@ fn vectors(model: &mut Model) -> Vec<Arc<[f32]>> {
     let texts: Vec<String> =
         (0..40).map(|i| format!("text {i}{}", " and more of it".repeat(i % 13))).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let mut found = model.embed(&texts, Kind::Document, &mut || ()).unwrap();
-    found.extend(model.embed(&texts[..1], Kind::Query, &mut || ()).unwrap());
+    let mut found = model.embed(&texts, Kind::Document, &mut || ()).unwrap().embeddings;
+    found.extend(model.embed(&texts[..1], Kind::Query, &mut || ()).unwrap().embeddings);
     found.into_iter().map(|embedding| embedding.vector.unwrap()).collect()
 }
 
