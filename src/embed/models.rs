@@ -40,26 +40,32 @@ pub fn embed<T>(
         let capacity = guc::cache_size();
         if let Some(known) = (capacity > 0).then(|| session.cache.get(key)).flatten() {
             let truncated = known.truncated;
-            stats::record(&loaded.model.spec().name, Counts {
-                calls: 1,
-                texts: 1,
-                truncations: truncated.into(),
-                cache_hits: 1,
-                ..Counts::default()
-            });
+            stats::record(
+                &loaded.model.spec().name,
+                Counts {
+                    calls: 1,
+                    texts: 1,
+                    truncations: truncated.into(),
+                    cache_hits: 1,
+                    ..Counts::default()
+                },
+            );
             report_truncation(truncated, loaded)?;
             return Ok(take(known.vector.as_deref()));
         }
         let (mut found, time) = timed(|| loaded.model.embed(&[text], kind, &mut check_for_interrupts))?;
         let embedding = found.embeddings.pop().unwrap_or(Embedding { vector: None, truncated: false });
-        stats::record(&loaded.model.spec().name, Counts {
-            calls: 1,
-            texts: 1,
-            tokens: found.tokens as u64,
-            truncations: embedding.truncated.into(),
-            cache_hits: 0,
-            time,
-        });
+        stats::record(
+            &loaded.model.spec().name,
+            Counts {
+                calls: 1,
+                texts: 1,
+                tokens: found.tokens as u64,
+                truncations: embedding.truncated.into(),
+                cache_hits: 0,
+                time,
+            },
+        );
         report_truncation(embedding.truncated, loaded)?;
         let taken = take(embedding.vector.as_deref());
         session.cache.put(key, embedding, capacity);
@@ -95,14 +101,17 @@ pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Opti
             results[i] = Some(embedding);
         }
         let truncations = results.iter().flatten().filter(|embedding| embedding.truncated).count();
-        stats::record(&loaded.model.spec().name, Counts {
-            calls: 1,
-            texts: results.iter().flatten().count() as u64,
-            tokens: found.tokens as u64,
-            truncations: truncations as u64,
-            cache_hits: cache_hits as u64,
-            time,
-        });
+        stats::record(
+            &loaded.model.spec().name,
+            Counts {
+                calls: 1,
+                texts: results.iter().flatten().count() as u64,
+                tokens: found.tokens as u64,
+                truncations: truncations as u64,
+                cache_hits: cache_hits as u64,
+                time,
+            },
+        );
         report_truncation(truncations > 0, loaded)?;
         Ok(results)
     })

@@ -1,12 +1,13 @@
 //! What the models have done: in the whole cluster where the server has preloaded the library, else in this process.
 
 use std::cell::RefCell;
+use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
-use pgrx::{PGRXSharedMemory, PgLwLock, PgSharedMemoryInitialization, pg_shmem_init};
+use pgrx::{PGRXSharedMemory, PgLwLock, pg_shmem_init};
 
 use crate::error::presentable;
 
@@ -107,6 +108,7 @@ thread_local! {
 }
 
 /// Asks for shared memory. For a library that the postmaster loads at its start.
+#[allow(unexpected_cfgs)] // pgrx's macro asks for pg13
 pub fn share() {
     pg_shmem_init!(SHARED = Table::default());
     // SAFETY: the callback stays, as does the library.
@@ -157,7 +159,7 @@ fn add_to_new(name: &[u8], counts: Counts) {
 }
 
 #[pg_guard]
-unsafe extern "C-unwind" fn at_end_of_transaction(_event: pg_sys::XactEvent::Type, _: *mut std::ffi::c_void) {
+unsafe extern "C-unwind" fn at_end_of_transaction(_event: pg_sys::XactEvent::Type, _state: *mut c_void) {
     // It is there and borrowed by nobody, but nothing in here may fail. An error that ended the transaction has unwound.
     let _ = LOCAL.try_with(|local| local.try_borrow_mut().map(|mut local| flush(&mut local)));
 }
@@ -188,7 +190,8 @@ fn embed_stats() -> TableIterator<
     }
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     TableIterator::new(found.into_iter().map(|(name, counts)| {
-        let [calls, texts, tokens, truncations, cache_hits, _] = counts.to_numbers().map(|number| number as i64);
+        let [calls, texts, tokens, truncations, cache_hits, _] =
+            counts.to_numbers().map(|number| number as i64);
         let seconds = counts.time.as_secs_f64();
         (presentable(name), calls, texts, tokens, truncations, cache_hits, seconds)
     }))

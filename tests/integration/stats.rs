@@ -5,11 +5,11 @@ use postgres::Client;
 use crate::backend::{Backend, cancel, endless_embedding};
 use crate::cluster::{Cluster, refused, restarts, rows, signal, value, wait_for_recovery};
 
-const PRELOAD: [&str; 2] =
-    ["shared_preload_libraries = 'pg_embed'", "pg_embed.preload_models = 'tiny-bert'"];
+const PRELOAD: [&str; 2] = ["shared_preload_libraries = 'pg_embed'", "pg_embed.preload_models = 'tiny-bert'"];
 /// No row.
 const NOTHING: [[&str; 7]; 0] = [];
-const STATS: &str = "SELECT model, calls, texts, tokens, truncations, cache_hits, seconds > 0 FROM embed_stats()";
+const STATS: &str =
+    "SELECT model, calls, texts, tokens, truncations, cache_hits, seconds > 0 FROM embed_stats()";
 
 fn stats(client: &mut Client) -> Vec<Vec<String>> {
     rows(client, STATS)
@@ -27,7 +27,8 @@ fn a_session_counts_its_own() {
     value(&mut client, "SELECT embed(ARRAY['hello world', 'hello world', NULL, '']) IS NULL");
     value(&mut client, "SELECT embed('tiny-pooled', repeat('word ', 1000)) IS NULL");
     value(&mut client, "SELECT token_count('hello') IS NULL");
-    let expected = [["tiny-bert", "3", "5", "8", "0", "1", "t"], ["tiny-pooled", "1", "1", "64", "1", "0", "t"]];
+    let expected =
+        [["tiny-bert", "3", "5", "8", "0", "1", "t"], ["tiny-pooled", "1", "1", "64", "1", "0", "t"]];
     assert_eq!(stats(&mut client), expected);
     // A text that is refused is counted; a call that the model did not finish is not.
     client.batch_execute("SET pg_embed.on_truncate = error").unwrap();
@@ -126,7 +127,10 @@ fn the_log_tells_what_a_model_takes_to_load() {
         (lines[2], " loaded", "tiny-pooled", weights),
     ] {
         assert!(line.contains(&format!("{verb} model \"{model}\" in ")), "{line}");
-        assert!(line.contains("LOG: ") && line.contains(" ms, ") && line.contains(" MB of private memory"), "{line}");
+        assert!(
+            line.contains("LOG: ") && line.contains(" ms, ") && line.contains(" MB of private memory"),
+            "{line}"
+        );
         assert!(line.ends_with(weights), "{line}");
     }
 }

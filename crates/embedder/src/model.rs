@@ -106,12 +106,7 @@ impl Model {
     /// Embeds texts. Equal ones are computed once.
     ///
     /// `check` is called between batches and between pieces of long texts.
-    pub fn embed(
-        &mut self,
-        texts: &[&str],
-        kind: Kind,
-        check: &mut dyn FnMut(),
-    ) -> Result<Embedded, Error> {
+    pub fn embed(&mut self, texts: &[&str], kind: Kind, check: &mut dyn FnMut()) -> Result<Embedded, Error> {
         let mut position_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
         let mut unique: Vec<&str> = vec![];
         let positions: Vec<usize> = texts
@@ -128,10 +123,7 @@ impl Model {
         for window in unique.chunks(WINDOW) {
             tokens += self.embed_window(window, kind, check, &mut embeddings)?;
         }
-        Ok(Embedded {
-            embeddings: positions.into_iter().map(|at| embeddings[at].clone()).collect(),
-            tokens,
-        })
+        Ok(Embedded { embeddings: positions.into_iter().map(|at| embeddings[at].clone()).collect(), tokens })
     }
 
     /// Appends the embeddings of `texts`, in order. Returns how many tokens they have.
