@@ -118,8 +118,8 @@ pub fn share() {
 
 /// Counts what was done for a model.
 ///
-/// What only the cache has answered, every row of a scan maybe, waits for the end of the transaction: no processor has to
-/// wait for the others then.
+/// What only the cache has answered, every row of a scan maybe, waits for the end of the transaction: no processor has
+/// to wait for the others then.
 pub fn record(model: &str, counts: Counts) {
     LOCAL.with_borrow_mut(|local| {
         match local.iter_mut().find(|(name, _)| name == model) {
@@ -160,7 +160,8 @@ fn add_to_new(name: &[u8], counts: Counts) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn at_end_of_transaction(_event: pg_sys::XactEvent::Type, _state: *mut c_void) {
-    // It is there and borrowed by nobody, but nothing in here may fail. An error that ended the transaction has unwound.
+    // It is there and borrowed by nobody, but nothing in here may fail. An error that ended the transaction has
+    // unwound.
     let _ = LOCAL.try_with(|local| local.try_borrow_mut().map(|mut local| flush(&mut local)));
 }
 

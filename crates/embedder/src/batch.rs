@@ -1,20 +1,20 @@
 //! Which texts run together.
 
-/// Padded tokens a batch may hold. Measured with MiniLM, per text: 8 tokens take 4.06 ms alone, 2.18 in a batch of 32 tokens,
-/// 1.94 of 64, 1.83 of 128, 1.77 of 256, 1.82 of 512; 100 tokens take 24.3 alone, 23.8 in 200, 24.6 in 500: what a layer
-/// computes no longer fits the caches. A batch is also the time between two checks for a cancelled query: 60 ms with
-/// MiniLM, twice that with gte-small's 12 layers.
+/// Padded tokens a batch may hold. Measured with MiniLM, per text: 8 tokens take 4.06 ms alone, 2.18 in a batch of 32
+/// tokens, 1.94 of 64, 1.83 of 128, 1.77 of 256, 1.82 of 512; 100 tokens take 24.3 alone, 23.8 in 200, 24.6 in 500:
+/// what a layer computes no longer fits the caches. A batch is also the time between two checks for a cancelled query:
+/// 60 ms with MiniLM, twice that with gte-small's 12 layers.
 pub const MAX_PADDED_TOKENS: usize = 256;
 
-/// What a batch costs beside its tokens, in tokens: every weight is read once. Measured with MiniLM: 2.0 ms, where a token
-/// takes 0.22.
+/// What a batch costs beside its tokens, in tokens: every weight is read once. Measured with MiniLM: 2.0 ms, where a
+/// token takes 0.22.
 const BATCH_TOKENS: usize = 9;
 
 /// Groups texts by length, so that they take the least time.
 ///
 /// `lengths`: tokens of each text. Returns groups of indices into it, shorter texts first, each at most
-/// [`MAX_PADDED_TOKENS`] when padded to its longest text; a longer text is a group by itself. A padded token costs as much as
-/// any other, and a batch [`BATCH_TOKENS`] more.
+/// [`MAX_PADDED_TOKENS`] when padded to its longest text; a longer text is a group by itself. A padded token costs as
+/// much as any other, and a batch [`BATCH_TOKENS`] more.
 pub fn plan(lengths: &[usize]) -> Vec<Vec<usize>> {
     let mut by_length: Vec<usize> = (0..lengths.len()).collect();
     by_length.sort_by_key(|&i| lengths[i]);
@@ -62,8 +62,8 @@ mod tests {
 
         #[test]
         fn no_other_grouping_costs_less(lengths in prop::collection::vec(1usize..60, 1..8)) {
-            // Every way to give the texts to groups, whatever their lengths: text i joins one of those before it or founds
-            // its own.
+            // Every way to give the texts to groups, whatever their lengths: text i joins one of those before it or
+            // founds its own.
             let mut ways: Vec<Vec<Vec<usize>>> = vec![vec![]];
             for i in 0..lengths.len() {
                 ways = ways
