@@ -1,8 +1,8 @@
 //! WordPiece with a small vocabulary.
 //!
-//! Every process that embeds has a vocabulary of its own. The tokenizers crate keeps two hash tables of strings, and reads
-//! the JSON by way of two intermediate forms. Measured with gte-small's tokenizer.json (30,522 tokens): 17 ms and more
-//! than 5 MB there, 4 ms and less than 1 MB here.
+//! Every process that embeds has a vocabulary of its own. The tokenizers crate keeps two hash tables of strings, and
+//! reads the JSON by way of two intermediate forms. Measured with gte-small's tokenizer.json (30,522 tokens): 17 ms and
+//! more than 5 MB there, 4 ms and less than 1 MB here.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -76,15 +76,15 @@ fn a_damaged_cache_is_built_again() {
     let folder = data("tiny-bert");
     let expected = vectors(&mut open(&folder, None, 1));
     assert_eq!(open(&folder, Some(cache), 1).weights(), &Weights::Built);
-    let flip = |bytes: &mut Vec<u8>| {
+    type Damage = fn(&mut Vec<u8>);
+    let flip: Damage = |bytes| {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 0x10;
     };
-    let cut = |bytes: &mut Vec<u8>| bytes.truncate(bytes.len() / 2);
-    let empty = |bytes: &mut Vec<u8>| bytes.clear();
-    let damages: [&dyn Fn(&mut Vec<u8>); 3] = [&flip, &cut, &empty];
+    let cut: Damage = |bytes| bytes.truncate(bytes.len() / 2);
+    let empty: Damage = |bytes| bytes.clear();
     for file in ["weights", "graph.onnx", "manifest.json"] {
-        for damage in damages {
+        for damage in [flip, cut, empty] {
             let path = entries(cache).remove(0).join(file);
             let mut bytes = fs::read(&path).unwrap();
             damage(&mut bytes);
