@@ -9,6 +9,7 @@ use crate::layout::{
 };
 use crate::metric::Metric;
 use crate::quantize::{Space, decode, encode};
+use crate::random::SplitMix64;
 use crate::rotate::Rotation;
 use crate::store::{Block, PageSink};
 
@@ -35,8 +36,8 @@ pub fn default_lists(rows: f64) -> usize {
     (lists.round() as usize).clamp(1, MAX_LISTS)
 }
 
-/// Rows sampled for each list, if memory allows.
-const SAMPLE_PER_LIST: usize = 48;
+/// Rows sampled for each list, if memory allows: see k-means for what 48 or 96 would change.
+const SAMPLE_PER_LIST: usize = 64;
 /// With fewer, a centroid is hardly more than one of its rows.
 const LEAST_SAMPLE_PER_LIST: usize = 8;
 
@@ -96,6 +97,8 @@ impl Trained {
         check_interrupts: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Trained, E> {
         let Options { dims, metric, lists, .. } = *options;
+        // It comes in the order of the table, and k-means begins with half of it.
+        shuffle(&mut sample, dims);
         if metric.normalises() {
             normalise_rows(&mut sample, dims);
         }
@@ -234,6 +237,18 @@ fn normalise_rows(rows: &mut Vec<f32>, dims: usize) -> f32 {
         1.0
     } else {
         (total / kept as f64).clamp(f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX)) as f32
+    }
+}
+
+/// Puts the rows into a random order (Fisher and Yates).
+fn shuffle(rows: &mut [f32], dims: usize) {
+    let mut random = SplitMix64(SEED);
+    for remaining in (2..=rows.len() / dims).rev() {
+        let (others, last) = rows.split_at_mut((remaining - 1) * dims);
+        let other = random.below(remaining) * dims;
+        if let Some(other) = others.get_mut(other..other + dims) {
+            other.swap_with_slice(&mut last[..dims]);
+        }
     }
 }
 
