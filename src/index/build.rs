@@ -191,14 +191,14 @@ unsafe fn load(source: &Source, trained: &Trained) -> (f64, f64) {
     }
 }
 
-/// KiB that each of so many processes has for its sort, when all of them together have `memory` KiB; `None` if there is
-/// too little for so many.
+/// KiB that each of so many processes has for its sort, when all of them together have `memory` KiB; `None` if that is
+/// too little for so many, as each has the centroids too.
 fn share_of_sort(trained: &Trained, memory: i32, participants: i32) -> Option<i32> {
     let share = memory / participants;
     let rest = share - i32::try_from(trained.memory(share as usize * 1024) / 1024).unwrap_or(share);
     // A quarter is left for what a sort does not count: its rows' last block, of up to 8 MB, is allocated whole.
     let rest = rest - rest / 4;
-    (rest >= LEAST_SORT || participants == 1).then_some(rest.max(LEAST_SORT))
+    (participants == 1 || rest >= share / 4).then_some(rest.max(LEAST_SORT))
 }
 
 /// Encodes the rows that fall to this process, and pushes them. `memory`: KiB of this process.
