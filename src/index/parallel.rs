@@ -1,8 +1,8 @@
 //! A build by several processes: the leader has trained, then it and Postgres's parallel workers each encode and sort a
 //! part of the table, and the leader merges. What they share lies in one segment of dynamic shared memory.
 //!
-//! After an ERROR of the leader nothing here is released by unwinding: the abort of the transaction ends the workers and
-//! frees the segment. An ERROR of a worker becomes one of the leader the next time that it looks for interrupts.
+//! After an ERROR of the leader nothing here is released by unwinding: the abort of the transaction ends the workers
+//! and frees the segment. An ERROR of a worker becomes one of the leader the next time that it looks for interrupts.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr::null_mut;
