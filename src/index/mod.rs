@@ -9,6 +9,7 @@ mod insert;
 mod inspect;
 mod options;
 mod page;
+mod parallel;
 mod rows;
 mod sample;
 mod scan;
