@@ -30,8 +30,8 @@ PARTS = {
     "small-buffers": "the same, with shared_buffers an eighth of the table",
     "writers": "the same, 6 readers beside 2 writers",
     "synthetic": "the same as real, on --rows rows made from the real ones",
-    "tight-clusters": "100,000 rows by Euclidean distance, in tight clusters far from the origin",
-    "dims": "100,000 rows of 128 and of 1536 dimensions",
+    "tight-clusters": "--rows rows by Euclidean distance, in tight clusters far from the origin",
+    "dims": "--rows rows of 128 and of 1536 dimensions",
 }
 TARGET_RECALL = 0.95
 OPERATORS = {"cosine": "<=>", "l2": "<->"}
@@ -92,7 +92,7 @@ class Competitor:
     filtering: str = ""  # settings that its documentation recommends for queries with a condition
     with_options: str = ""
     value: int = 0  # of the knob, for TARGET_RECALL
-    largest: int = 1000  # value that the knob can take
+    largest: int = 1  # value that the knob can take
     recalls: dict = dataclasses.field(default_factory=dict)  # by the knob's value
     found: dict = dataclasses.field(default_factory=dict)  # what is reported
 
@@ -107,8 +107,8 @@ class Competitor:
     def settings(self, value: int | None = None, more: str = "") -> str:
         return f"-c enable_seqscan=off -c {self.knob}={self.value if value is None else value} {more}"
 
-    def choices(self, data: Data) -> list[str]:
-        """Options to build with. Of several, the one that answers fastest counts."""
+    def choices(self, data: Data, ivf_lists: int) -> list[str]:
+        """Options to build with. Of several, the one that answers fastest counts. `ivf_lists`: as many as ivf has."""
         rows = len(data.rows)
         if self.name == "ivf":
             return [""]
@@ -116,7 +116,7 @@ class Competitor:
             return ["m = 16, ef_construction = 64"]
         if self.name == "ivfflat":  # likewise rows/1000 up to a million, then the square root; and as many as ivf's
             recommended = round(rows / 1000 if rows <= 1e6 else rows ** 0.5)
-            return [f"lists = {lists}" for lists in sorted({max(1, recommended), ivf_lists(rows)})]
+            return [f"lists = {lists}" for lists in sorted({max(1, recommended), ivf_lists})]
         # docs.vectorchord.ai, Indexing: rows/500 up to two millions, then 4 to 8 times the square root. Residuals for
         # Euclidean distance, spherical centroids for the others.
         lists = max(1, round(rows / 500 if rows < 2e6 else 6 * rows ** 0.5))
@@ -126,13 +126,9 @@ class Competitor:
                 f"spherical_centroids = {cosine}\nbuild_threads = {{threads}}'"]
 
 
-def ivf_lists(rows: int) -> int:
-    """As ivf chooses them (crates/ivf/src/build.rs)."""
-    return max(1, round(min(rows / 500, 4 * rows ** 0.5)))
-
-
-def competitors() -> list[Competitor]:
-    """Those that this cluster offers. pg_embed's type is named as pgvector's, so it gets a database of its own."""
+def competitors(peers: list[str]) -> list[Competitor]:
+    """ivf, and those of the peers that this cluster offers. pg_embed's type is named as pgvector's, so it gets a database
+    of its own."""
     offered = set(sql("postgres", "SELECT name FROM pg_available_extensions").splitlines())
     every = [
         Competitor("ivf", "pg_embed", "ivf.probes", "ours"),
@@ -140,10 +136,11 @@ def competitors() -> list[Competitor]:
         Competitor("hnsw", "vector", "hnsw.ef_search", "peers", "-c hnsw.iterative_scan=relaxed_order"),
         Competitor("vchordrq", "vchord", "vchordrq.probes", "peers", "-c vchordrq.prefilter=on"),
     ]
-    for competitor in every:
+    every = [every[0]] + [competitor for competitor in every[1:] if competitor.name in peers]
+    for competitor in every[1:]:
         if competitor.extension not in offered:
             print(f"{competitor.name} is left out: the extension {competitor.extension} is not installed")
-    every = [competitor for competitor in every if competitor.extension in offered]
+    every = [every[0]] + [competitor for competitor in every[1:] if competitor.extension in offered]
     for database in sorted({competitor.database for competitor in every}):
         extensions = sorted({c.extension for c in every if c.database == database} | {"pg_prewarm"})
         sql("postgres", f"CREATE DATABASE {database}")
@@ -324,13 +321,15 @@ class Bench:
             c, self.search_script(c, condition), "-c", str(clients), "--random-seed", str(seed),
             "-T", str(self.arguments.seconds), settings=settings))
 
-    def rounds(self, *clients: int) -> dict[tuple[str, int], list[float]]:
+    def rounds(self, *clients: int, condition: str = "") -> dict[tuple[str, int], list[float]]:
         """Queries per second by competitor and number of clients, each competitor in turn in every round."""
         rates = {}
         for turn in range(self.arguments.rounds):
             for c in self.competitors:
                 for number in clients:
-                    rates.setdefault((c.name, number), []).append(self.search(c, number, turn))
+                    settings = c.settings(more=c.filtering if condition else "")
+                    rate = self.search(c, number, turn, condition, settings)
+                    rates.setdefault((c.name, number), []).append(rate)
         return rates
 
     def prewarm(self):
@@ -346,16 +345,16 @@ class Bench:
 
     # The parts.
 
-    def prepare(self, cost: bool = True):
-        """Builds every index and sets its knob; `cost`: and notes how long that takes."""
+    def prepare(self, thorough: bool = True):
+        """Builds every index and sets its knob; `thorough`: builds several times, in one process and in parallel."""
         for c in self.competitors:
             results = []
-            choices = c.choices(self.data)
+            choices = c.choices(self.data, self.lists(self.competitors[0]) if c.name != "ivf" else 0)
             for c.with_options in choices:
                 c.recalls = {}
-                c.largest = 1000 if c.name == "hnsw" else self.lists(c)
-                serial = self.build_time(c, 0) if cost else None
-                parallel = self.build_time(c, WORKERS) if cost else self.build(c, WORKERS)
+                serial = self.build_time(c, 0) if thorough else None
+                parallel = self.build_time(c, WORKERS) if thorough else self.build(c, WORKERS)
+                c.largest = self.largest(c)
                 sql(c.database, f"SELECT pg_prewarm('{c.index}')")
                 self.tune(c)
                 rate = self.search(c, 1, 0) if len(choices) > 1 else 0
@@ -367,25 +366,30 @@ class Bench:
                 c.with_options = best[1]
                 self.build(c, WORKERS)
             _, c.with_options, c.found["serial"], c.found["parallel"], c.value, c.recalls = best
-            c.largest = 1000 if c.name == "hnsw" else self.lists(c)
+            c.largest = self.largest(c)
             c.found["bytes"] = int(sql(c.database, f"SELECT pg_relation_size('{c.index}')"))
 
     def lists(self, c: Competitor) -> int:
-        told = re.search(r"lists = \[?(\d+)", c.with_options)
-        return int(told[1]) if told else ivf_lists(len(self.data.rows))
+        if c.name == "ivf":
+            return int(sql(c.database, f"SELECT lists FROM ivf_info('{c.index}')"))
+        return int(re.search(r"lists = \[?(\d+)", c.with_options)[1])
+
+    def largest(self, c: Competitor) -> int:
+        """The largest value of the knob that makes sense."""
+        return 1000 if c.name == "hnsw" else self.lists(c)
 
     def label(self, c: Competitor) -> str:
         return "m=16 ef_construction=64" if c.name == "hnsw" else f"lists={self.lists(c)}"
 
-    def measure(self, cold: bool = True):
-        """Recall, speed, build time and size."""
+    def measure(self, thorough: bool = True):
+        """Recall, speed, build time and size; `thorough`: also without caches, and the build in one process."""
         self.prewarm()
         for c in self.competitors:
             before = self.statistic(c)
             self.answers(c, c.settings())
             c.found["read"] = [(after - b) / QUERIES for after, b in zip(self.statistic(c), before)]
         rates = self.rounds(1, 2)
-        if cold:
+        if thorough:
             self.cold()
         self.report.table("Recall@10 at values of the knob", [
             {"index": f"{c.name} {self.label(c)}", "knob": c.knob} | {
@@ -393,9 +397,8 @@ class Bench:
                 for name, value in [("1/4", self.share(c, 0.25)), ("1/2", self.share(c, 0.5)), ("1", c.value),
                                     ("2", self.share(c, 2)), ("4", self.share(c, 4))]}
             for c in self.competitors])
-        if self.competitors[0].name == "ivf":
-            answers = self.answers(self.competitors[0], self.competitors[0].settings(0))
-            self.report.line(f"\nivf.probes = 0 (automatic): recall {self.data.recall(answers, self.data.truth):.3f}")
+        answers = self.answers(self.competitors[0], self.competitors[0].settings(0))
+        self.report.line(f"\nivf.probes = 0 (automatic): recall {self.data.recall(answers, self.data.truth):.3f}")
         table = []
         for c in self.competitors:
             one, two = rates[c.name, 1], rates[c.name, 2]
@@ -405,13 +408,15 @@ class Bench:
                 "recall": f"{self.recall(c, c.value):.3f}", "queries/s": figure(c.found["rate"]),
                 "+-": f"{50 * (max(one) - min(one)) / c.found['rate']:.0f} %",
                 "2 clients": figure(statistics.median(two)),
-                "cold": figure(statistics.median(c.found["cold"])) if cold else "",
                 "rows read": figure(c.found["read"][0]), "index pages": figure(c.found["read"][1]),
-                "build, serial (s)": figure(c.found["serial"]), "parallel (s)": figure(c.found["parallel"]),
                 "MB": figure(c.found["bytes"] / 1e6), "bytes a row": figure(c.found["bytes"] / len(self.data.rows)),
+                "build (s)": figure(c.found["parallel"]),
             })
-        self.report.table(f"At recall@{NEIGHBOURS} >= {TARGET_RECALL}; cold: queries/s of the first 100 after a start"
-                          " without caches; rows and pages are a query's", table)
+            if thorough:
+                table[-1] |= {"one process": figure(c.found["serial"]),
+                              "cold": figure(statistics.median(c.found["cold"]))}
+        self.report.table(f"At recall@{NEIGHBOURS} >= {TARGET_RECALL}. Rows and pages are a query's; cold: queries/s of"
+                          " the first 100 after a start without caches", table)
         self.ratios()
 
     def share(self, c: Competitor, factor: float) -> int:
@@ -429,8 +434,6 @@ class Bench:
     def ratios(self):
         """ivf against each peer, beside what is expected at 384 dimensions by cosine."""
         ours = self.competitors[0]
-        if ours.name != "ivf":
-            return
         barred = self.data.dims == 384 and self.data.metric == "cosine"
         table = []
         for c in self.competitors[1:]:
@@ -481,15 +484,14 @@ class Bench:
                 continue
             table = []
             farthest = self.data.farthest(mask)
+            rates = self.rounds(1, condition=condition)
             for c in self.competitors:
-                settings = c.settings(more=c.filtering)
-                answers = self.answers(c, settings, condition)
-                rates = [self.search(c, 1, turn, condition, settings) for turn in range(self.arguments.rounds)]
+                answers = self.answers(c, c.settings(more=c.filtering), condition)
                 table.append({
                     "index": f"{c.name} {self.label(c)}", "knob": c.value, "settings": c.filtering[3:],
                     "rows of 10": figure(statistics.mean(map(len, answers))),
                     "recall": f"{self.data.recall(answers, farthest, int(mask.sum())):.3f}",
-                    "ms": figure(1000 / statistics.median(rates)),
+                    "ms": figure(1000 / statistics.median(rates[c.name, 1])),
                 })
             self.report.table(f"A condition that {percent} of the rows satisfy ({int(mask.sum()):,} rows)", table)
 
@@ -515,7 +517,7 @@ class Bench:
             self.take_out(c)
             sql(c.database, f"VACUUM {c.table}")
             insert = f"INSERT INTO {c.table} SELECT id, f, v FROM spare"
-            script = f"\\set n :n + 2\n{insert} WHERE n = :n + :client_id - 1;\n"
+            script = f"\\set n :n + 2\n\\set i :n + :client_id - 1\n{insert} WHERE n = :i;\n"
             length = str(max(10, self.arguments.seconds))
             writing = self.pgbench(c, script, "-c", "2", "-T", length, "-R", "200", "-D", "n=0", settings="")
             reading = self.pgbench(c, self.search_script(c), "-c", "6", "-T", length)
@@ -535,20 +537,21 @@ def main():
         prog="benches/ivf.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="parts:\n" + "\n".join(f"  {name:<15} {what}" for name, what in PARTS.items())
         + "\n  all             every one of them (hours)")
-    parser.add_argument("part", nargs="*", default=["real"], choices=[*PARTS, "all"], metavar="PART")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="of synthetic (default: %(default)s)")
+    parser.add_argument("part", nargs="*", choices=[*PARTS, "all"], metavar="PART", help="real, if none is named")
+    parser.add_argument("--rows", type=int, help="of synthetic (default: 1000000), tight-clusters and dims (100000)")
+    parser.add_argument("--peers", nargs="*", default=list(BARS), choices=list(BARS), help="only these of the peers")
     parser.add_argument("--limit", type=int, help="take this many of the real texts only, to try the benchmark")
     parser.add_argument("--rounds", type=int, default=5, help="of each rate, of which the median counts (default: 5)")
     parser.add_argument("--seconds", type=int, default=3, help="of a round (default: 3)")
     arguments = parser.parse_args()
-    parts = set(PARTS) if "all" in arguments.part else set(arguments.part)
+    parts = set(PARTS) if "all" in arguments.part else set(arguments.part) or {"real"}
 
-    everyone = competitors()
+    everyone = competitors(arguments.peers)
     source = functools.cache(lambda: ivf_data.real("ours", os.environ["BENCH_MODEL"], arguments.limit))
 
     if parts & {"real", "filters", "small-buffers", "writers"}:
         bench = Bench(source(), everyone, arguments)
-        bench.prepare(cost="real" in parts)
+        bench.prepare("real" in parts)
         if "real" in parts:
             bench.measure()
         if "filters" in parts:
@@ -560,19 +563,19 @@ def main():
         if "writers" in parts:
             bench.writers()
     if "synthetic" in parts:
-        bench = Bench(ivf_data.synthetic(source(), arguments.rows), everyone, arguments)
+        bench = Bench(ivf_data.synthetic(source(), arguments.rows or 1_000_000), everyone, arguments)
         bench.prepare()
         bench.measure()
         bench.writes()
-    others = []
+    rows, others = arguments.rows or 100_000, []
     if "tight-clusters" in parts:
-        others.append(lambda: ivf_data.tight_clusters(100_000))
+        others.append(lambda: ivf_data.tight_clusters(rows))
     if "dims" in parts:
-        others += [lambda dims=dims: ivf_data.other_dimensions(source(), dims, 100_000) for dims in (128, 1536)]
+        others += [lambda dims=dims: ivf_data.other_dimensions(source(), dims, rows) for dims in (128, 1536)]
     for make in others:
         bench = Bench(make(), everyone, arguments)
-        bench.prepare()
-        bench.measure(cold=False)
+        bench.prepare(thorough=False)
+        bench.measure(thorough=False)
 
 
 main()

@@ -63,10 +63,11 @@ remove() {
 case ${1:-} in
     --start) start_cluster "$BENCH_CLUSTER" ;;
     --stop) stop_cluster "$BENCH_CLUSTER" ;;
-    -h | --help) exec /usr/bin/python3 benches/ivf.py --help ;;
     *)
+        [ -e "$ROOT$PKGLIBDIR/pg_embed.so" ] || die "there is nothing to measure; run 'make build' first"
         mkdir -p "$BENCH_DIR"
         "$DEV/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r benches/requirements.txt
+        case " $* " in *' -h '* | *' --help '*) exec "$DEV/venv/bin/python" benches/ivf.py --help ;; esac
         link_extensions
         BENCH_WORDNET=$(wordnet)
         export BENCH_WORDNET

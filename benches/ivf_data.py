@@ -128,7 +128,8 @@ def embed(texts: list[str], database: str, model: str) -> numpy.ndarray:
         time.sleep(1)
         if sys.stdout.isatty():
             print(f"\r{sum(os.fstat(output.fileno()).st_size for _, output in running) >> 20} MB", end="", flush=True)
-    print()
+    if sys.stdout.isatty():
+        print()
     parts = []
     for psql, output in running:
         if psql.returncode != 0:
