@@ -164,7 +164,7 @@ impl Trained {
             }
             matrix.extend_from_slice(&decoded);
         }
-        let mut assigner = Assigner::new(matrix, directory.padded);
+        let mut assigner = Assigner::new(matrix, directory.padded, true);
         if uncentre.is_some() {
             assigner.by_inner_product();
         }

@@ -69,7 +69,7 @@ fn memory_is_an_upper_bound_and_not_a_wild_one() {
 
             let mut found = Vec::with_capacity(rows);
             let own = size_of_val(&centroids[..]);
-            let ((), assigning) = peak(|| Assigner::new(centroids, dims).assign(&sample, &mut found));
+            let ((), assigning) = peak(|| Assigner::new(centroids, dims, false).assign(&sample, &mut found));
             assert!(own + assigning <= memory, "{rows} {dims} {lists}: {own} + {assigning} {memory}");
         }
     }

@@ -134,7 +134,7 @@ impl KMeans {
     ) -> Result<Vec<f32>, E> {
         let count = sample.len() / self.dims;
         let (mut assigned, mut before) = (Vec::with_capacity(count), vec![u32::MAX; count]);
-        let mut assigner = Assigner::prepare(seeds, self.dims, pacer)?;
+        let mut assigner = Assigner::prepare(seeds, self.dims, false, pacer)?;
         let all = rows.len();
         let plan = match all >= HALVED_FROM * self.lists {
             true => [(all / 2, HALVED), (all, WHOLE)],
@@ -154,7 +154,7 @@ impl KMeans {
                 let lists = Lists::group(rows, &assigned, assigner.lists(), members);
                 let mut centroids = assigner.into_centroids();
                 self.update(sample, &lists, &mut centroids, pacer)?;
-                assigner = Assigner::prepare(centroids, self.dims, pacer)?;
+                assigner = Assigner::prepare(centroids, self.dims, false, pacer)?;
                 before[..assigned.len()].copy_from_slice(&assigned);
             }
         }
