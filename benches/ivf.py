@@ -184,10 +184,10 @@ def figure(value: float) -> str:
 class Bench:
     """The measurements on one set of rows."""
 
-    def __init__(self, data: Data, everyone: list[Competitor], arguments: argparse.Namespace):
+    def __init__(self, data: Data, everyone: list[Competitor], arguments: argparse.Namespace, report: str = ""):
         self.data = data
         self.arguments = arguments
-        self.report = Report(data.name)
+        self.report = Report(report or data.name)
         self.competitors = [dataclasses.replace(c, recalls={}, found={}) for c in everyone]
         self.operator = OPERATORS[data.metric]
         self.header()
@@ -362,11 +362,13 @@ class Bench:
                 self.report.line(f"- {c.name} {self.label(c)}: built in {figure(parallel)} s, {c.knob} {c.value},"
                                  f" recall {c.recalls[c.value]:.3f}" + (f", {figure(rate)} queries/s" * bool(rate)))
             best = max(results)
-            if c.with_options != best[1]:
-                c.with_options = best[1]
-                self.build(c, WORKERS)
+            built = c.with_options
             _, c.with_options, c.found["serial"], c.found["parallel"], c.value, c.recalls = best
             c.largest = self.largest(c)
+            if c.with_options != built:
+                self.build(c, WORKERS)
+                c.recalls = {}  # of the index that is there no longer
+                self.tune(c)
             c.found["bytes"] = int(sql(c.database, f"SELECT pg_relation_size('{c.index}')"))
 
     def lists(self, c: Competitor) -> int:
@@ -549,8 +551,9 @@ def main():
     everyone = competitors(arguments.peers)
     source = functools.cache(lambda: ivf_data.real("ours", os.environ["BENCH_MODEL"], arguments.limit))
 
-    if parts & {"real", "filters", "small-buffers", "writers"}:
-        bench = Bench(source(), everyone, arguments)
+    on_real = [part for part in ("real", "filters", "small-buffers", "writers") if part in parts]
+    if on_real:
+        bench = Bench(source(), everyone, arguments, "-".join(on_real))
         bench.prepare("real" in parts)
         if "real" in parts:
             bench.measure()
