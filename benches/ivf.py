@@ -117,12 +117,11 @@ class Competitor:
         if self.name == "ivfflat":  # likewise rows/1000 up to a million, then the square root; and as many as ivf's
             recommended = round(rows / 1000 if rows <= 1e6 else rows ** 0.5)
             return [f"lists = {lists}" for lists in sorted({max(1, recommended), ivf_lists})]
-        # docs.vectorchord.ai, Indexing: rows/500 up to two millions, then 4 to 8 times the square root. Residuals for
-        # Euclidean distance, spherical centroids for the others.
+        # docs.vectorchord.ai, Indexing: rows/500 up to two millions, then 4 to 8 times the square root; residuals, and
+        # for the cosine spherical centroids.
         lists = max(1, round(rows / 500 if rows < 2e6 else 6 * rows ** 0.5))
         cosine = str(data.metric == "cosine").lower()
-        residual = str(data.metric == "l2").lower()
-        return [f"options = 'residual_quantization = {residual}\n[build.internal]\nlists = [{lists}]\n"
+        return [f"options = 'residual_quantization = true\n[build.internal]\nlists = [{lists}]\n"
                 f"spherical_centroids = {cosine}\nbuild_threads = {{threads}}'"]
 
 
