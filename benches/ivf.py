@@ -126,8 +126,8 @@ class Competitor:
 
 
 def competitors(peers: list[str]) -> list[Competitor]:
-    """ivf, and those of the peers that this cluster offers. pg_embed's type is named as pgvector's, so it gets a database
-    of its own."""
+    """ivf, and those of the peers that this cluster offers. pg_embed's type is named as pgvector's, so it gets a
+    database of its own."""
     offered = set(sql("postgres", "SELECT name FROM pg_available_extensions").splitlines())
     every = [
         Competitor("ivf", "pg_embed", "ivf.probes", "ours"),
@@ -538,14 +538,16 @@ def main():
         prog="benches/ivf.sh", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="parts:\n" + "\n".join(f"  {name:<15} {what}" for name, what in PARTS.items())
         + "\n  all             every one of them (hours)")
-    parser.add_argument("part", nargs="*", choices=[*PARTS, "all"], metavar="PART", help="real, if none is named")
+    parser.add_argument("part", nargs="*", default=["real"], metavar="PART", help="real, if none is named")
     parser.add_argument("--rows", type=int, help="of synthetic (default: 1000000), tight-clusters and dims (100000)")
     parser.add_argument("--peers", nargs="*", default=list(BARS), choices=list(BARS), help="only these of the peers")
     parser.add_argument("--limit", type=int, help="take this many of the real texts only, to try the benchmark")
     parser.add_argument("--rounds", type=int, default=5, help="of each rate, of which the median counts (default: 5)")
     parser.add_argument("--seconds", type=int, default=3, help="of a round (default: 3)")
     arguments = parser.parse_args()
-    parts = set(PARTS) if "all" in arguments.part else set(arguments.part) or {"real"}
+    parts = set(PARTS) if arguments.part == ["all"] else set(arguments.part)
+    if parts - set(PARTS):
+        parser.error(f"no such part: {', '.join(parts - set(PARTS))}")
 
     everyone = competitors(arguments.peers)
     source = functools.cache(lambda: ivf_data.real("ours", os.environ["BENCH_MODEL"], arguments.limit))

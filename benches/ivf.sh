@@ -28,7 +28,8 @@ wordnet() {
         if [ ! -e "$dir/data.noun" ]; then
             say "Downloading Debian's wordnet-base" >&2
             ! is_root || apt-get update -qq >&2 || true # an image may come without package lists
-            (cd "$BENCH_DIR" && apt-get download -qq wordnet-base >&2 && dpkg -x wordnet-base_*.deb wordnet) ||
+            (cd "$BENCH_DIR" && apt-get -o APT::Sandbox::User=root download -qq wordnet-base >&2 &&
+                dpkg -x wordnet-base_*.deb wordnet) ||
                 die "wordnet-base cannot be downloaded; install it, or 'apt-get update' first"
             rm "$BENCH_DIR"/wordnet-base_*.deb
         fi
