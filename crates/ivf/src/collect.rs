@@ -105,9 +105,6 @@ pub struct Collector<'a, S> {
 /// Rows that there is room for whatever the setting says: enough that a heap of them is worth its while.
 const LEAST_ROOM: usize = 64;
 
-/// Lists whose pages are asked for before they are read: some fifty pages at 384 dimensions and 500 rows a list.
-const LISTS_AHEAD: usize = 8;
-
 impl<'a, S: PageStore> Collector<'a, S> {
     /// Forgets what was collected before.
     pub fn new(
@@ -142,13 +139,10 @@ impl<'a, S: PageStore> Collector<'a, S> {
             let segments = lists.iter().map(|list| usize::from(list.run)).sum();
             self.collected.shortlist.reserve(segments, self.options.memory);
         }
-        let mut ahead = 1;
         for (i, list) in lists.iter().enumerate() {
-            while ahead < lists.len().min(i + 1 + LISTS_AHEAD) {
-                let List { first, run, .. } = lists[ahead];
+            if let Some(next) = lists.get(i + 1) {
                 // Pages of a list are read together and stay in memory together: if the first is there, so are all.
-                let _ = (first..).take(run.into()).all(|block| self.store.prefetch(block));
-                ahead += 1;
+                let _ = (next.first..).take(next.run.into()).all(|block| self.store.prefetch(block));
             }
             self.list_start = Some((self.collected.candidates.len(), self.collected.shortlist.segments()));
             walk(self.store, &self.index.geometry, list.first, self)?;

@@ -86,12 +86,6 @@ pub struct Scan {
 /// Rows taken first from the shortlist: a query for ten rows reads the whole codes of 60 (measured, README.md).
 const FIRST_SKETCHES: usize = 96;
 
-/// Rows whose refinement pages are asked for before they are read: those that a query for ten rows will read.
-const ROWS_AHEAD: usize = 60;
-
-/// Of these, so many tell whether the pages are in memory. Each takes a quarter of a microsecond then.
-const ROWS_LOOKED_FOR: usize = 4;
-
 impl Scan {
     /// `query` has the index's dimensions, if it knows them; `None` returns every row of every list, in no order.
     pub fn new(index: Rc<Index>, query: Option<&[f32]>, options: Options) -> Scan {
@@ -119,7 +113,7 @@ impl Scan {
     /// The next row; those of the first probes come in order, those of each further batch of lists too.
     pub fn next<S: PageStore>(&mut self, store: &S) -> Result<Option<Hit>, S::Error> {
         loop {
-            self.take_sketches(store)?;
+            self.take_sketches();
             let open = self.sketches.last();
             if let Some(candidate) = self.candidates.peek()
                 // What comes later is no nearer than its bound.
@@ -141,25 +135,13 @@ impl Scan {
     }
 
     /// Takes rows from the shortlist if none is left of those taken before.
-    fn take_sketches<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
+    fn take_sketches(&mut self) {
         let shortlist = &mut self.collected.shortlist;
-        if !self.sketches.is_empty() || shortlist.open() == 0 {
-            return Ok(());
+        if self.sketches.is_empty() && shortlist.open() > 0 {
+            shortlist.take(self.wanted, &mut self.sketches);
+            shortlist::sort(&mut self.sketches);
+            self.wanted *= 4;
         }
-        shortlist.take(self.wanted, &mut self.sketches);
-        shortlist::sort(&mut self.sketches);
-        self.wanted *= 4;
-
-        // Their refinement pages lie anywhere; when some are not in memory, most are not.
-        let mut in_memory = true;
-        for (i, &sketch) in self.sketches.iter().rev().take(ROWS_AHEAD).enumerate() {
-            if i == ROWS_LOOKED_FOR && in_memory {
-                break;
-            }
-            let place = shortlist.place(sketch);
-            in_memory &= !segments::prefetch_refinement(store, &self.index.geometry, place)?;
-        }
-        Ok(())
     }
 
     /// Makes the nearest sketch a candidate.

@@ -164,23 +164,6 @@ pub fn refine<S: PageStore>(
     Ok(Some((codes.tid(lane), refine_lane(geometry, codes, records.as_deref(), lane, query, signs))))
 }
 
-/// Asks for the page with a row's refinement record, which [`refine`] will read; true if it was not in memory.
-pub fn prefetch_refinement<S: PageStore>(
-    store: &S,
-    geometry: &Geometry,
-    (page, lane): (Recent, usize),
-) -> Result<bool, S::Error> {
-    if geometry.bits == 1 {
-        return Ok(false);
-    }
-    let page = store.read_again(page)?;
-    if !page.is(PageKind::Codes) || page.segment().list == DIRECTORY {
-        return Ok(false); // vacuum got in between, see `refine`
-    }
-    let refinement = Codes::of(&page, geometry, page.recent().block)?.refinements()[geometry.record(lane).0];
-    Ok(refinement != NO_BLOCK && store.prefetch(refinement))
-}
-
 /// A list, as a query sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct List {
