@@ -540,6 +540,9 @@ def main():
         + "\n  all             every one of them (hours)")
     parser.add_argument("part", nargs="*", default=["real"], metavar="PART", help="real, if none is named")
     parser.add_argument("--rows", type=int, help="of synthetic (default: 1000000), tight-clusters and dims (100000)")
+    parser.add_argument("--brief", action="store_true",
+                        help="real and synthetic: build once, in parallel; no cold start, no writes (hnsw's take an hour"
+                        " with a million rows)")
     parser.add_argument("--peers", nargs="*", default=list(BARS), choices=list(BARS), help="only these of the peers")
     parser.add_argument("--limit", type=int, help="take this many of the real texts only, to try the benchmark")
     parser.add_argument("--rounds", type=int, default=5, help="of each rate, of which the median counts (default: 5)")
@@ -555,22 +558,24 @@ def main():
     on_real = [part for part in ("real", "filters", "small-buffers", "writers") if part in parts]
     if on_real:
         bench = Bench(source(), everyone, arguments, "-".join(on_real))
-        bench.prepare("real" in parts)
+        thorough = "real" in parts and not arguments.brief
+        bench.prepare(thorough)
         if "real" in parts:
-            bench.measure()
+            bench.measure(thorough)
         if "filters" in parts:
             bench.filters()
         if "small-buffers" in parts:
             bench.small_buffers()
-        if "real" in parts:
+        if thorough:
             bench.writes()
         if "writers" in parts:
             bench.writers()
     if "synthetic" in parts:
         bench = Bench(ivf_data.synthetic(source(), arguments.rows or 1_000_000), everyone, arguments)
-        bench.prepare()
-        bench.measure()
-        bench.writes()
+        bench.prepare(not arguments.brief)
+        bench.measure(not arguments.brief)
+        if not arguments.brief:
+            bench.writes()
     rows, others = arguments.rows or 100_000, []
     if "tight-clusters" in parts:
         others.append(lambda: ivf_data.tight_clusters(rows))
