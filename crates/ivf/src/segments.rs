@@ -1,9 +1,9 @@
 //! Chains of segments: the lists, and the directory.
 
 use crate::index::Index;
-use crate::layout::{Codes, DIRECTORY, Geometry, LANES, NO_BLOCK, Page, PageKind, Tid};
+use crate::layout::{Codes, Geometry, LANES, NO_BLOCK, Page, PageKind, Tid};
 use crate::quantize::{Query, Refined};
-use crate::shortlist::{self, Shortlist};
+use crate::shortlist::{self, Shortlist, Sketch};
 use crate::store::{Block, Change, IndexError, PageStore, ReadPage, Recent};
 
 /// Segments that are read between two checks for interrupts, which want all locks released.
@@ -142,8 +142,8 @@ fn refine_lane(
 /// What one row's whole code says of its distance; `None` if there is no row any more.
 ///
 /// Nothing was locked since the row was seen: vacuum can have removed it, which means that no snapshot in use sees
-/// it, and its lane and its page can have got another use since. Another row there was inserted after the caller's
-/// snapshot was taken, which does not see that one either.
+/// it, and its lane and its page can have got another use since (but none in the directory, which keeps its pages).
+/// Another row there was inserted after the caller's snapshot was taken, which does not see that one either.
 pub fn refine<S: PageStore>(
     store: &S,
     geometry: &Geometry,
@@ -153,7 +153,7 @@ pub fn refine<S: PageStore>(
 ) -> Result<Option<(Tid, Refined)>, S::Error> {
     let block = page.block;
     let page = store.read_again(page)?;
-    if !page.is(PageKind::Codes) || page.segment().list == DIRECTORY {
+    if !page.is(PageKind::Codes) {
         return Ok(None);
     }
     let codes = Codes::of(&page, geometry, block)?;
@@ -256,22 +256,38 @@ impl Directory {
     ) -> Result<(), S::Error> {
         let mut taken = Vec::new();
         self.threshold = self.shortlist.take(wanted, &mut taken);
-        shortlist::sort_by_place(&mut taken);
-        let (shortlist, ranked) = (&self.shortlist, &mut self.ranked);
-        for segment in taken.chunk_by(|&a, &b| shortlist.place(a).0 == shortlist.place(b).0) {
-            store.check_interrupts()?;
-            let page = shortlist.place(segment[0]).0;
-            let block = page.block;
-            let page = store.read_again(page)?;
-            let codes = Codes::of(&page, &index.directory, block)?;
-            let lanes = segment.iter().map(|&list| shortlist.place(list).1);
-            refine_lanes(store, &index.directory, (block, codes), lanes, query, signs, |lane, refined| {
-                let tid = codes.tid(lane);
-                ranked.push(List { key: refined.estimate, first: tid.block(), run: tid.offset });
-            })?;
-        }
-        Ok(())
+        let ranked = &mut self.ranked;
+        let each = |tid: Tid, refined: Refined| {
+            ranked.push(List { key: refined.estimate, first: tid.block(), run: tid.offset });
+        };
+        refine_sketches(store, &index.directory, (&self.shortlist, &mut taken), query, signs, each)
     }
+}
+
+/// Calls `each` for rows that were taken from the shortlist, or lists, with what their whole codes say of their
+/// distances, in the order of their pages; for those that are still there, see [`refine`].
+pub fn refine_sketches<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    (shortlist, taken): (&Shortlist, &mut [Sketch]),
+    query: &Query,
+    signs: &mut Vec<u8>,
+    mut each: impl FnMut(Tid, Refined),
+) -> Result<(), S::Error> {
+    shortlist::sort_by_place(taken);
+    for segment in taken.chunk_by(|&a, &b| shortlist.place(a).0 == shortlist.place(b).0) {
+        store.check_interrupts()?;
+        let (recent, _) = shortlist.place(segment[0]);
+        let page = store.read_again(recent)?;
+        if !page.is(PageKind::Codes) {
+            continue;
+        }
+        let codes = Codes::of(&page, geometry, recent.block)?;
+        let lanes = segment.iter().map(|&row| shortlist.place(row).1);
+        let each = |lane, refined| each(codes.tid(lane), refined);
+        refine_lanes(store, geometry, (recent.block, codes), lanes, query, signs, each)?;
+    }
+    Ok(())
 }
 
 /// The first segments of all lists, in the order of the directory.
