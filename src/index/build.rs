@@ -164,16 +164,17 @@ unsafe fn load(source: &Source, trained: &Trained) -> (f64, f64) {
     unsafe {
         let workers = parallel::workers(source, |participants| share_of_sort(trained, memory, participants));
         let leader = parallel::Leader::launch(source, workers, trained);
+        let sort_memory = share_of_sort(trained, memory, 1).unwrap_or(LEAST_SORT);
         let (counts, mut sort) = match &leader {
             None => {
-                let mut sort = Sort::new(share_of_sort(trained, memory, 1).unwrap_or(0), Role::Alone);
+                let mut sort = Sort::new(sort_memory, Role::Alone);
                 let counts = encode(source, Share::Whole, trained, memory, &mut sort);
                 (counts, sort)
             }
             Some(leader) => {
                 leader.take_part(source, trained);
                 let counts = leader.wait();
-                (counts, Sort::new(share_of_sort(trained, memory, 1).unwrap_or(0), leader.sort()))
+                (counts, Sort::new(sort_memory, leader.sort()))
             }
         };
         sort.sort();

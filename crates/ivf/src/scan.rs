@@ -130,8 +130,8 @@ impl Scan {
                 let distance = self.query.as_ref().map(|_| self.index.space.metric().distance(key));
                 return Ok(Some(Hit { tid, distance }));
             }
-            if !self.sketches.is_empty() {
-                self.refine(store)?;
+            if let Some(nearest) = self.sketches.len().checked_sub(1) {
+                self.refine(store, nearest)?;
             } else if is_open {
                 self.take_sketches(store)?;
             } else if self.cut.is_some() || self.probe(store)? {
@@ -145,33 +145,27 @@ impl Scan {
     /// Takes rows from the shortlist, when none is left of those taken before. Many become candidates at once, page by
     /// page.
     fn take_sketches<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
-        let Some(query) = &self.query else { return Ok(()) };
-        let Collected { shortlist, signs, .. } = &mut self.collected;
-        self.threshold = shortlist.take(self.wanted, &mut self.sketches);
+        self.threshold = self.collected.shortlist.take(self.wanted, &mut self.sketches);
         if self.wanted < MANY {
             shortlist::sort(&mut self.sketches);
+            self.wanted *= 4;
         } else {
-            let (order, candidates) = (self.options.order, &mut self.candidates);
-            let each = |tid, refined| candidates.push(Candidate { key: order.key(refined), tid });
-            let taken = (&*shortlist, &mut self.sketches[..]);
-            segments::refine_sketches(store, &self.index.geometry, taken, query, signs, each)?;
-            self.statistics.refinements += self.sketches.len() as u64;
-            self.sketches.clear();
+            self.refine(store, 0)?;
+            self.wanted *= 2;
         }
-        self.wanted *= if self.wanted < MANY { 4 } else { 2 };
         Ok(())
     }
 
-    /// Makes the nearest sketch a candidate.
-    fn refine<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
-        let (Some(query), Some(sketch)) = (&self.query, self.sketches.pop()) else { return Ok(()) };
-        store.check_interrupts()?;
-        self.statistics.refinements += 1;
+    /// Makes the sketches from `first` on candidates.
+    fn refine<S: PageStore>(&mut self, store: &S, first: usize) -> Result<(), S::Error> {
+        let Some(query) = &self.query else { return Ok(()) };
         let Collected { shortlist, signs, .. } = &mut self.collected;
-        let place = shortlist.place(sketch);
-        if let Some((tid, refined)) = segments::refine(store, &self.index.geometry, place, query, signs)? {
-            self.candidates.push(Candidate { key: self.options.order.key(refined), tid });
-        }
+        let (order, candidates) = (self.options.order, &mut self.candidates);
+        let each = |tid, refined| candidates.push(Candidate { key: order.key(refined), tid });
+        let taken = (&*shortlist, &mut self.sketches[first..]);
+        self.statistics.refinements += taken.1.len() as u64;
+        segments::refine(store, &self.index.geometry, taken, query, signs, each)?;
+        self.sketches.truncate(first);
         Ok(())
     }
 

@@ -88,9 +88,9 @@ impl Assigner {
     /// Bytes of the assigner of `lists` centroids, [`matrixmultiply`]'s buffers included.
     pub(super) fn memory(lists: usize, dims: usize) -> usize {
         let block = lists.min(CENTROID_BLOCK);
-        // Centroids, scaled centroids and norms; signs, which only unscaled ones have, or products; and the packed pieces of both matrices, which are 64 rows
-        // and `block` centroids, rounded up to whole tiles of at most 32, of 256 dims (matrixmultiply's
-        // archparam_defaults.rs).
+        // Centroids, scaled centroids and norms; signs, which only unscaled ones have, or products; and the packed
+        // pieces of both matrices, which are 64 rows and `block` centroids, rounded up to whole tiles of at most 32, of
+        // 256 dims (matrixmultiply's archparam_defaults.rs).
         let packed = (64 + block + 2 * 32) * 256 + 64;
         let signs = if by_signs(lists, dims) { Signs::memory(lists, dims) } else { 0 };
         4 * (2 * lists * dims + lists + ROW_BLOCK * block + packed) + signs
