@@ -34,8 +34,9 @@ test: build ## Run all tests
 lint: setup ## Check formatting, clippy, types for PostgreSQL 14 to 18, and the scripts
 	@tools/lint.sh
 
-bench: demo ## Measure embed and exact search
+bench: demo ## Measure embed, exact search, and the index against its peers
 	@benches/run.sh
+	@benches/ivf.sh
 
 model: setup ## Get a model: MODEL=name, for other than the known ones also REPO=owner/name
 	@tools/model.sh

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Stops the demo's server and removes what was built, the private tree with its models included.
+# Stops the servers and removes what was built, the private tree with its models included.
 source "$(dirname "$0")/common.sh"
 
 stop_cluster "$DEV/demo"
 stop_cluster "$DEV/regress"
+stop_cluster "$DEV/bench/cluster"
 say "Removing $DEV and target"
 rm -rf "$DEV" "$SOURCE/target"

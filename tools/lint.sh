@@ -26,7 +26,7 @@ done
 if command -v shellcheck >/dev/null; then
     shellcheck -x -P SCRIPTDIR -S warning "${scripts[@]}"
 fi
-find tools tests -name '*.py' -exec /usr/bin/python3 -c '
+find benches tools tests -name '*.py' -exec /usr/bin/python3 -c '
 import ast, sys
 for name in sys.argv[1:]:
     ast.parse(open(name, encoding="utf-8").read(), name)' {} +

@@ -11,9 +11,10 @@ use pgrx::pg_sys::ForkNumber::{self, INIT_FORKNUM, MAIN_FORKNUM};
 use pgrx::{pg_guard, pg_sys};
 
 use super::page::{NewFork, Pages};
-use super::rows::Source;
+use super::parallel;
+use super::rows::{Share, Source};
 use super::sample::{Plan, Sample, check_dimensions, check_limit};
-use super::sort::Sort;
+use super::sort::{Role, Sort};
 use super::{COLUMN, OfIndex, check_interrupts, metric_of, options};
 use crate::error::{Error, IvfError, OrRaise};
 
@@ -23,6 +24,9 @@ const FIRST_BLOCKS: u32 = 16;
 const FIRST_ROWS: u64 = 400;
 /// Rows between two reports of progress, so that reporting takes no time that counts.
 const REPORT_ROWS: i64 = 1024;
+
+/// The least KiB that a sort works with, as Postgres has it (tuplesort.c).
+const LEAST_SORT: i32 = 64;
 
 /// What a build is doing, for `pg_stat_progress_create_index`.
 #[derive(Clone, Copy)]
@@ -73,11 +77,11 @@ pub unsafe extern "C-unwind" fn build(
             Some((options, sample)) => {
                 Phase::Train.start();
                 let trained = Trained::train(&options, sample, &mut check_interrupts).or_raise_for(index);
-                load(&source, &options, &trained)
+                load(&source, &trained)
             }
             None => {
                 write_without_dimensions(index, MAIN_FORKNUM).or_raise();
-                (source.for_each(|_| ()), 0.0)
+                (source.for_each(Share::Whole, |_| ()), 0.0)
             }
         };
         let result =
@@ -142,31 +146,88 @@ unsafe fn survey(source: &Source, dims: Option<usize>, bytes: usize) -> Sample {
     }
 }
 
+/// Rows of the table that were read, NULLs included, and rows that were indexed.
+#[derive(Clone, Copy)]
+pub struct Counts {
+    pub read: f64,
+    pub indexed: u64,
+}
+
 /// Writes the index. Returns the rows of the table, and those of the index.
 ///
 /// # Safety
 /// As for [`Source::for_each`].
-unsafe fn load(source: &Source, options: &build::Options, trained: &Trained) -> (f64, f64) {
+unsafe fn load(source: &Source, trained: &Trained) -> (f64, f64) {
     Phase::Assign.start();
     let memory = maintenance_work_mem();
-    let rest = memory - i32::try_from(trained.memory(memory as usize * 1024) / 1024).unwrap_or(memory);
-    // A quarter is left for what a sort does not count: its rows' last block, of up to 8 MB, is allocated whole. And the
-    // least that a sort works with, as Postgres's setting has it.
-    let mut sort = Sort::new((rest - rest / 4).max(64));
+    // SAFETY: the caller's promise; the leader outlives the sort.
+    unsafe {
+        let workers = parallel::workers(source, |participants| share_of_sort(trained, memory, participants));
+        let leader = parallel::Leader::launch(source, workers, trained);
+        let sort_memory = share_of_sort(trained, memory, 1).unwrap_or(LEAST_SORT);
+        let (counts, mut sort) = match &leader {
+            None => {
+                let mut sort = Sort::new(sort_memory, Role::Alone);
+                let counts = encode(source, Share::Whole, trained, memory, &mut sort);
+                (counts, sort)
+            }
+            Some(leader) => {
+                leader.take_part(source, trained);
+                let counts = leader.wait();
+                (counts, Sort::new(sort_memory, leader.sort()))
+            }
+        };
+        sort.sort();
+
+        Phase::Load.start();
+        report(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, counts.indexed as i64);
+        let mut fork = NewFork::of(source.index, MAIN_FORKNUM);
+        let index_tuples = write(&mut fork, trained, &mut sort).or_raise_for(source.index);
+        drop(sort);
+        fork.finish();
+        if let Some(leader) = leader {
+            leader.finish();
+        }
+        (counts.read, index_tuples as f64)
+    }
+}
+
+/// KiB that each of so many processes has for its sort, when all of them together have `memory` KiB; `None` if that is
+/// too little for so many, as each has the centroids too.
+fn share_of_sort(trained: &Trained, memory: i32, participants: i32) -> Option<i32> {
+    let share = memory / participants;
+    let rest = share - i32::try_from(trained.memory(share as usize * 1024) / 1024).unwrap_or(share);
+    // A quarter is left for what a sort does not count: its rows' last block, of up to 8 MB, is allocated whole.
+    let rest = rest - rest / 4;
+    (participants == 1 || rest >= share / 4).then_some(rest.max(LEAST_SORT))
+}
+
+/// Encodes the rows that fall to this process, and pushes them. `memory`: KiB of this process.
+///
+/// # Safety
+/// As for [`Source::for_each`].
+pub unsafe fn encode(
+    source: &Source,
+    share: Share,
+    trained: &Trained,
+    memory: i32,
+    sort: &mut Sort,
+) -> Counts {
+    let dims = trained.options().dims;
     let mut encoder = Encoder::new(trained, memory as usize * 1024);
-    let mut rows: i64 = 0;
+    let mut indexed = 0;
     let mut drain = |encoder: &mut Encoder| {
         let Ok(()) = encoder.drain(|list, row| {
-            rows += 1;
+            indexed += 1;
             sort.push(list, row);
             Ok::<(), Infallible>(())
         });
     };
     // SAFETY: the caller's promise.
-    let heap_tuples = unsafe {
-        source.for_each(|row| {
+    let read = unsafe {
+        source.for_each(share, |row| {
             let vector = row.vector();
-            check_dimensions(options.dims, vector.len()).or_raise();
+            check_dimensions(dims, vector.len()).or_raise();
             encoder.push(row.tid, &vector);
             if encoder.is_full() {
                 drain(&mut encoder);
@@ -174,17 +235,28 @@ unsafe fn load(source: &Source, options: &build::Options, trained: &Trained) -> 
         })
     };
     drain(&mut encoder);
-    drop(encoder);
-    sort.sort();
+    Counts { read, indexed }
+}
 
-    Phase::Load.start();
-    report(pg_sys::PROGRESS_CREATEIDX_TUPLES_TOTAL, rows);
+/// What one of several processes does: encodes its part of the rows, and sorts them for the leader.
+///
+/// # Safety
+/// As for [`Source::for_each`] and [`Sort::new`]; `participants` is what [`parallel::workers`] allowed, and the leader.
+pub unsafe fn encode_part(
+    source: &Source,
+    part: Share,
+    trained: &Trained,
+    participants: i32,
+    sharedsort: *mut pg_sys::Sharedsort,
+) -> Counts {
+    let memory = maintenance_work_mem();
+    let sort_memory = share_of_sort(trained, memory, participants).unwrap_or(LEAST_SORT);
     // SAFETY: the caller's promise.
     unsafe {
-        let mut fork = NewFork::of(source.index, MAIN_FORKNUM);
-        let index_tuples = write(&mut fork, trained, &mut sort).or_raise_for(source.index);
-        fork.finish();
-        (heap_tuples, index_tuples as f64)
+        let mut sort = Sort::new(sort_memory, Role::Worker(sharedsort));
+        let counts = encode(source, part, trained, memory / participants, &mut sort);
+        sort.sort();
+        counts
     }
 }
 

@@ -20,6 +20,9 @@ fn ivfhandler(_fcinfo: pg_sys::FunctionCallInfo) -> i64 {
         amoptionalkey: true,
         amparallelvacuumoptions: (pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL
             | pg_sys::VACUUM_OPTION_PARALLEL_COND_CLEANUP) as u8,
+        // Before PostgreSQL 17 nobody asks; the build itself does (parallel.rs).
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        amcanbuildparallel: true,
         ambuild: Some(build::build),
         ambuildempty: Some(build::build_empty),
         aminsert: Some(insert::insert),

@@ -386,7 +386,7 @@ impl NewFork {
         unsafe {
             let target = pg_sys::BufferGetPage(buffer);
             initialize(target);
-            content(target).write(page.clone());
+            content(target).copy_from_nonoverlapping(NonNull::from(page), 1);
             pg_sys::MarkBufferDirty(buffer);
             pg_sys::UnlockReleaseBuffer(buffer);
         }

@@ -16,6 +16,18 @@ pub struct Source {
     pub info: *mut pg_sys::IndexInfo,
 }
 
+/// What [`Source::for_each`] reads.
+#[derive(Clone, Copy)]
+pub enum Share {
+    Whole,
+    /// What `scan`, a parallel one, comes to before others do; it is ended with the last row. One process reports
+    /// progress, for all.
+    Part {
+        scan: pg_sys::TableScanDesc,
+        progress: bool,
+    },
+}
+
 /// A row of the table that belongs into the index: not NULL, and satisfying the index's condition if it has one.
 pub struct Row {
     pub tid: Tid,
@@ -45,12 +57,17 @@ impl Source {
         unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.heap, pg_sys::ForkNumber::MAIN_FORKNUM) }
     }
 
-    /// Reads the whole table for a build, and reports progress. Returns the number of its rows, NULLs included.
+    /// Reads the whole table for a build, or with others the part of it that falls to this process. Returns the number
+    /// of rows read, NULLs included.
     ///
     /// # Safety
-    /// `self` is what Postgres handed to `ambuild`.
-    pub unsafe fn for_each(&self, mut each: impl FnMut(&Row)) -> f64 {
+    /// `self` is what Postgres handed to `ambuild`, or a worker's own view of it.
+    pub unsafe fn for_each(&self, share: Share, mut each: impl FnMut(&Row)) -> f64 {
         let mut callback = Callback::of(&mut each);
+        let (scan, progress) = match share {
+            Share::Whole => (null_mut(), true),
+            Share::Part { scan, progress } => (scan, progress),
+        };
         // SAFETY: the caller's promise.
         unsafe {
             pg_sys::table_index_build_scan(
@@ -58,10 +75,10 @@ impl Source {
                 self.index,
                 self.info,
                 true,
-                true,
+                progress,
                 Some(take_row),
                 callback.as_state(),
-                null_mut(),
+                scan,
             )
         }
     }

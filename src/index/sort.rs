@@ -5,6 +5,16 @@ use std::thread::panicking;
 
 use pgrx::{pg_sys, varlena};
 
+/// Who else takes part in a sort.
+#[derive(Clone, Copy)]
+pub enum Role {
+    Alone,
+    /// Sorts a part of the rows, which the leader will read: this one cannot.
+    Worker(*mut pg_sys::Sharedsort),
+    /// Merges what so many workers have sorted; takes no rows of its own.
+    Leader(*mut pg_sys::Sharedsort, i32),
+}
+
 /// A `tuplesort` of (list, row).
 pub struct Sort {
     state: *mut pg_sys::Tuplesortstate,
@@ -18,12 +28,26 @@ pub struct Sort {
 
 impl Sort {
     /// `memory`: KiB.
-    pub fn new(memory: i32) -> Sort {
+    ///
+    /// # Safety
+    /// What `role` shares outlives this; a leader's workers have all sorted their rows.
+    pub unsafe fn new(memory: i32, role: Role) -> Sort {
+        let mut coordinate = match role {
+            Role::Alone => None,
+            // -1: "I am one of them, and do not care how many there are", as Postgres wants it.
+            Role::Worker(sharedsort) => {
+                Some(pg_sys::SortCoordinateData { isWorker: true, nParticipants: -1, sharedsort })
+            }
+            Role::Leader(sharedsort, workers) => {
+                Some(pg_sys::SortCoordinateData { isWorker: false, nParticipants: workers, sharedsort })
+            }
+        };
         let mut columns: [pg_sys::AttrNumber; 1] = [1];
         let mut operators = [pg_sys::Oid::from(pg_sys::Int4LessOperator)];
         let mut collations = [pg_sys::InvalidOid];
         let mut nulls_first = [false];
-        // SAFETY: a description of two columns, and one sort key; the arrays are copied or only read at once.
+        // SAFETY: a description of two columns, and one sort key; the arrays and `coordinate` are copied or only read
+        // at once; the rest is the caller's promise.
         unsafe {
             let columns_of_row = pg_sys::CreateTemplateTupleDesc(2);
             pg_sys::TupleDescInitEntry(columns_of_row, 1, c"list".as_ptr(), pg_sys::INT4OID, -1, 0);
@@ -36,7 +60,7 @@ impl Sort {
                 collations.as_mut_ptr(),
                 nulls_first.as_mut_ptr(),
                 memory,
-                null_mut(),
+                coordinate.as_mut().map_or(null_mut(), |coordinate| coordinate),
                 Default::default(), // rows are read once, in order
             );
             let input = pg_sys::MakeSingleTupleTableSlot(columns_of_row, &raw const pg_sys::TTSOpsVirtual);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use postgres::{Client, NoTls};
@@ -42,6 +43,24 @@ impl Backend {
         Duration::from_millis(ticks * 1000 / per_second)
     }
 
+    /// The parallel workers that help with its statement now.
+    pub fn workers(&self) -> Vec<Backend> {
+        let title = format!("parallel worker for PID {}", self.pid);
+        let processes = fs::read_dir("/proc").unwrap().filter_map(|entry| {
+            let pid = entry.ok()?.file_name().to_str()?.parse().ok()?;
+            let command = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+            String::from_utf8_lossy(&command).contains(&title).then_some(Backend { pid })
+        });
+        processes.collect()
+    }
+
+    /// Private memory in bytes, 0 if the process is gone.
+    fn anonymous(&self) -> u64 {
+        let status = fs::read_to_string(self.proc("status")).unwrap_or_default();
+        let value = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
+        value.map_or(0, |value| value.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024)
+    }
+
     /// Folders in /proc of the threads, the main thread's among them.
     pub fn threads(&self) -> Vec<PathBuf> {
         fs::read_dir(self.proc("task")).unwrap().map(|entry| entry.unwrap().path()).collect()
@@ -67,6 +86,31 @@ pub fn status_field(file: PathBuf, field: &str) -> String {
     let status = fs::read_to_string(file).unwrap();
     let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     value.unwrap_or_else(|| panic!("no {field} in {status}")).trim().to_string()
+}
+
+/// The most private memory that a process and its parallel workers have while a statement runs, beyond what it had
+/// before, in bytes.
+#[track_caller]
+pub fn peak_of(client: &mut Client, sql: &str) -> u64 {
+    let backend = Backend::of(client);
+    let before = backend.anonymous();
+    let done = AtomicBool::new(false);
+    let (result, peak) = std::thread::scope(|scope| {
+        let sampler = scope.spawn(|| {
+            let mut peak = before;
+            while !done.load(Ordering::Relaxed) {
+                let workers = backend.workers().iter().map(Backend::anonymous).sum::<u64>();
+                peak = peak.max(backend.anonymous() + workers);
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            peak
+        });
+        let result = client.batch_execute(sql);
+        done.store(true, Ordering::Relaxed);
+        (result, sampler.join().unwrap())
+    });
+    result.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+    peak - before
 }
 
 /// A statement that embeds texts longer than the model's maximum, for minutes if nothing stops it.

@@ -1,12 +1,10 @@
 //! Cancels and timeouts that are heard, and memory that is what the settings allow.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use postgres::{Client, NoTls};
+use postgres::NoTls;
 
-use crate::backend::{Backend, status_field};
+use crate::backend::{Backend, peak_of};
 use crate::cluster::{Cluster, refused, rows, value, wait_until};
 use crate::ivf::{COSINE, Clusters, L2, assert_sound, make_index, make_table, text};
 
@@ -137,31 +135,6 @@ fn timeouts_take_effect() {
         client.batch_execute("SET statement_timeout = 0; DROP INDEX IF EXISTS j").unwrap();
     }
     assert_sound(&mut client, "i", "t", L2, "true");
-}
-
-/// The most private memory that a process has while a statement runs, beyond what it had before, in bytes.
-fn peak_of(client: &mut Client, sql: &str) -> u64 {
-    let backend = Backend::of(client);
-    let anonymous = move || {
-        let value = status_field(backend.proc("status"), "RssAnon");
-        value.trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
-    };
-    let before = anonymous();
-    let (done, peak) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(before)));
-    let sampler = {
-        let (done, peak) = (done.clone(), peak.clone());
-        std::thread::spawn(move || {
-            while !done.load(Ordering::Relaxed) {
-                peak.fetch_max(anonymous(), Ordering::Relaxed);
-                std::thread::sleep(Duration::from_millis(2));
-            }
-        })
-    };
-    let result = client.batch_execute(sql);
-    done.store(true, Ordering::Relaxed);
-    sampler.join().unwrap();
-    result.unwrap_or_else(|error| panic!("{sql}: {error:?}"));
-    peak.load(Ordering::Relaxed) - before
 }
 
 #[test]

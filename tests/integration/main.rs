@@ -15,6 +15,7 @@ mod ivf_crash;
 mod ivf_ddl;
 mod ivf_limits;
 mod ivf_load;
+mod ivf_parallel;
 mod ivf_planner;
 mod ivf_queries;
 mod ivf_recall;

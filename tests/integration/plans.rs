@@ -93,7 +93,13 @@ fn exact_search_embeds_its_text_once() {
         ("generic plan, query", prepared(search("embed_query($1)"), true)),
     ];
     let mut best = vec![Duration::MAX; searches.len()];
-    for run in 0..7 {
+    for run in 0..40 {
+        // On a busy machine the best of seven may not be good; a model that ran for each row would take a thousand times
+        // as long.
+        let ratios = best.iter().map(|best_of_one| best_of_one.as_secs_f64() / best[0].as_secs_f64());
+        if run >= 7 && ratios.fold(0.0, f64::max) < 3.0 {
+            break;
+        }
         for (i, (best, (_, search))) in (0..).zip(best.iter_mut().zip(&mut searches)) {
             *best = (*best).min(search(&mut client, run * 100 + i));
         }

@@ -9,6 +9,7 @@ use crate::layout::{
 };
 use crate::metric::Metric;
 use crate::quantize::{Space, decode, encode};
+use crate::random::SplitMix64;
 use crate::rotate::Rotation;
 use crate::store::{Block, PageSink};
 
@@ -35,8 +36,8 @@ pub fn default_lists(rows: f64) -> usize {
     (lists.round() as usize).clamp(1, MAX_LISTS)
 }
 
-/// Rows sampled for each list, if memory allows.
-const SAMPLE_PER_LIST: usize = 48;
+/// Rows sampled for each list, if memory allows: see k-means for what 48 or 96 would change.
+const SAMPLE_PER_LIST: usize = 64;
 /// With fewer, a centroid is hardly more than one of its rows.
 const LEAST_SAMPLE_PER_LIST: usize = 8;
 
@@ -96,6 +97,8 @@ impl Trained {
         check_interrupts: &mut dyn FnMut() -> Result<(), E>,
     ) -> Result<Trained, E> {
         let Options { dims, metric, lists, .. } = *options;
+        // It comes in the order of the table, and k-means begins with half of it.
+        shuffle(&mut sample, dims);
         if metric.normalises() {
             normalise_rows(&mut sample, dims);
         }
@@ -122,22 +125,14 @@ impl Trained {
         Ok(Trained::encode_centroids(*options, space, &centroids))
     }
 
-    /// Keeps the centroids as the directory's codes say them: a row goes to the list that a scan for it looks at first.
-    /// `centroids` are centred.
+    /// Encodes the centroids for the directory. `centroids` are centred.
     fn encode_centroids(options: Options, space: Space, centroids: &[f32]) -> Trained {
         let directory = Geometry::new(options.dims, DIRECTORY_BITS);
-        let uncentre = (options.metric == Metric::InnerProduct).then(|| {
-            let mut origin = Vec::new();
-            space.centre(&vec![0.0; options.dims], &mut origin);
-            origin.iter().map(|x| -x).collect::<Vec<f32>>()
-        });
         let rotation = Rotation::new(options.dims, SEED);
         let mut z = Vec::new();
-        let mut decoded = vec![0.0; directory.padded];
         let mut signs = vec![0; directory.sign_bytes()];
         let mut refinement = vec![0; directory.refinement_bytes()];
         let mut encoded: Vec<Vec<u8>> = Vec::new();
-        let mut matrix = Vec::with_capacity(centroids.len() / options.dims * directory.padded);
         for centroid in centroids.chunks_exact(options.dims) {
             z.clear();
             z.extend_from_slice(centroid);
@@ -146,14 +141,30 @@ impl Trained {
             let factors = encode(&z, DIRECTORY_BITS, &mut signs, &mut refinement);
             let mut row = Vec::with_capacity(directory.row_bytes());
             Row { tid: Tid::new(0, 0), factors, signs: &signs, refinement: &refinement }.write(&mut row);
-            decode(&signs, &refinement, DIRECTORY_BITS, &factors, &mut decoded);
+            encoded.push(row);
+        }
+        Trained::of(options, space, encoded)
+    }
+
+    /// Keeps the centroids as the directory's codes say them: a row goes to the list that a scan for it looks at first.
+    fn of(options: Options, space: Space, centroids: Vec<Vec<u8>>) -> Trained {
+        let directory = Geometry::new(options.dims, DIRECTORY_BITS);
+        let uncentre = (options.metric == Metric::InnerProduct).then(|| {
+            let mut origin = Vec::new();
+            space.centre(&vec![0.0; options.dims], &mut origin);
+            origin.iter().map(|x| -x).collect::<Vec<f32>>()
+        });
+        let mut decoded = vec![0.0; directory.padded];
+        let mut matrix = Vec::with_capacity(centroids.len() * directory.padded);
+        for centroid in &centroids {
+            let Row { factors, signs, refinement, .. } = Row::read(&directory, centroid);
+            decode(signs, refinement, DIRECTORY_BITS, &factors, &mut decoded);
             if let Some(mean) = &uncentre {
                 decoded.iter_mut().zip(mean).for_each(|(x, m)| *x += m);
             }
             matrix.extend_from_slice(&decoded);
-            encoded.push(row);
         }
-        let mut assigner = Assigner::new(matrix, directory.padded);
+        let mut assigner = Assigner::new(matrix, directory.padded, true);
         if uncentre.is_some() {
             assigner.by_inner_product();
         }
@@ -163,8 +174,37 @@ impl Trained {
             space,
             assigner: RefCell::new(assigner),
             uncentre,
-            centroids: encoded,
+            centroids,
         }
+    }
+
+    /// What another process of the same build makes an equal one of, with [`Trained::from_bytes`].
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let Options { dims, bits, metric, lists } = self.options;
+        let mut bytes = Vec::new();
+        for number in [dims as u32, bits as u32, metric as u32, lists as u32] {
+            bytes.extend_from_slice(&number.to_ne_bytes());
+        }
+        bytes.extend_from_slice(bytemuck::cast_slice(self.space.mean()));
+        self.centroids.iter().for_each(|centroid| bytes.extend_from_slice(centroid));
+        bytes
+    }
+
+    /// `None` for what [`Trained::to_bytes`] did not make.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Trained> {
+        let (numbers, bytes) = bytes.split_at_checked(4 * size_of::<u32>())?;
+        let [dims, bits, metric, lists]: [u32; 4] = bytemuck::pod_read_unaligned(numbers);
+        let metric = Metric::from_stored(metric)?;
+        let options = Options { dims: dims as usize, bits: bits as usize, metric, lists: lists as usize };
+        let (mean, centroids) = bytes.split_at_checked(options.dims * size_of::<f32>())?;
+        let mean = mean.chunks_exact(size_of::<f32>()).map(bytemuck::pod_read_unaligned).collect();
+        let space = Space::new(metric, SEED, mean);
+        let row_bytes = Geometry::new(options.dims, DIRECTORY_BITS).row_bytes();
+        Some(Trained::of(options, space, centroids.chunks_exact(row_bytes).map(<[u8]>::to_vec).collect()))
+    }
+
+    pub fn options(&self) -> &Options {
+        &self.options
     }
 
     pub fn lists(&self) -> usize {
@@ -197,6 +237,18 @@ fn normalise_rows(rows: &mut Vec<f32>, dims: usize) -> f32 {
         1.0
     } else {
         (total / kept as f64).clamp(f64::from(f32::MIN_POSITIVE), f64::from(f32::MAX)) as f32
+    }
+}
+
+/// Puts the rows into a random order (Fisher and Yates).
+fn shuffle(rows: &mut [f32], dims: usize) {
+    let mut random = SplitMix64(SEED);
+    for remaining in (2..=rows.len() / dims).rev() {
+        let (others, last) = rows.split_at_mut((remaining - 1) * dims);
+        let other = random.below(remaining) * dims;
+        if let Some(other) = others.get_mut(other..other + dims) {
+            other.swap_with_slice(&mut last[..dims]);
+        }
     }
 }
 

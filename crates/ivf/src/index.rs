@@ -86,9 +86,10 @@ pub fn read_meta<S: PageStore>(store: &S) -> Result<(Meta, Metric), S::Error> {
 
 /// Lists that a scan reads when it is not told, for a recall of about 0.95.
 ///
-/// Measured on real MiniLM embeddings: 117k WordNet glosses have .95 with 19 of 234 lists, 21 of 400 and 35 of 1000;
-/// 144k captions with 16 of 400, 297k captions and posts with 45 of 1000 (design/ivf.md).
+/// Measured on real MiniLM embeddings: 117k WordNet glosses have .95 with 17 to 19 of 234 lists, 21 of 400 and 35 of 1000;
+/// 144k captions with 16 of 400, 297k captions and posts with 45 of 1000 (design/ivf.md). A million rows made from the
+/// glosses have it with 28 of 2000.
 pub fn automatic_probes(lists: usize) -> usize {
     let lists = lists as f64;
-    (1.25 * lists.sqrt()).max(0.045 * lists).min(lists).ceil() as usize
+    (2.0 * lists).sqrt().min(lists).ceil() as usize
 }

@@ -77,6 +77,8 @@ pub struct Scan {
     candidates: BinaryHeap<Candidate>,
     /// Rows taken from the shortlist of `collected`, which has all the others of the batch, the nearest last.
     sketches: Vec<Sketch>,
+    /// No row in the shortlist has a bound below this.
+    threshold: f32,
     /// How many to take next.
     wanted: usize,
     collected: Collected,
@@ -85,6 +87,10 @@ pub struct Scan {
 
 /// Rows taken first from the shortlist: a query for ten rows reads the whole codes of 60 (measured, README.md).
 const FIRST_SKETCHES: usize = 96;
+
+/// From so many on, rows that are taken are all read whole at once, page by page: 0.25 µs a row instead of 0.4 in the
+/// order of their bounds (measured), and a fourth of the page accesses. Who has wanted 480 will want more.
+const MANY: usize = 1000;
 
 impl Scan {
     /// `query` has the index's dimensions, if it knows them; `None` returns every row of every list, in no order.
@@ -100,6 +106,7 @@ impl Scan {
             cut: None,
             candidates: BinaryHeap::new(),
             sketches: Vec::new(),
+            threshold: f32::NEG_INFINITY,
             wanted: FIRST_SKETCHES,
             collected: Collected { shortlist, candidates: Vec::new(), signs: Vec::new() },
             statistics: Statistics::default(),
@@ -113,19 +120,20 @@ impl Scan {
     /// The next row; those of the first probes come in order, those of each further batch of lists too.
     pub fn next<S: PageStore>(&mut self, store: &S) -> Result<Option<Hit>, S::Error> {
         loop {
-            self.take_sketches();
-            let open = self.sketches.last();
-            if let Some(candidate) = self.candidates.peek()
-                // What comes later is no nearer than its bound.
-                && open.is_none_or(|sketch| candidate.key.total_cmp(&sketch.bound).is_le())
+            let is_open = self.collected.shortlist.open() > 0;
+            // What comes later is no nearer than this.
+            let bound = self.sketches.last().map(|sketch| sketch.bound).or(is_open.then_some(self.threshold));
+            if let Some(&Candidate { key, tid }) = self.candidates.peek()
+                && bound.is_none_or(|bound| key.total_cmp(&bound).is_le())
             {
-                let &Candidate { key, tid } = candidate;
                 self.candidates.pop();
                 let distance = self.query.as_ref().map(|_| self.index.space.metric().distance(key));
                 return Ok(Some(Hit { tid, distance }));
             }
-            if open.is_some() {
-                self.refine(store)?;
+            if let Some(nearest) = self.sketches.len().checked_sub(1) {
+                self.refine(store, nearest)?;
+            } else if is_open {
+                self.take_sketches(store)?;
             } else if self.cut.is_some() || self.probe(store)? {
                 self.collect(store)?;
             } else {
@@ -134,26 +142,30 @@ impl Scan {
         }
     }
 
-    /// Takes rows from the shortlist if none is left of those taken before.
-    fn take_sketches(&mut self) {
-        let shortlist = &mut self.collected.shortlist;
-        if self.sketches.is_empty() && shortlist.open() > 0 {
-            shortlist.take(self.wanted, &mut self.sketches);
+    /// Takes rows from the shortlist, when none is left of those taken before. Many become candidates at once, page by
+    /// page.
+    fn take_sketches<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
+        self.threshold = self.collected.shortlist.take(self.wanted, &mut self.sketches);
+        if self.wanted < MANY {
             shortlist::sort(&mut self.sketches);
             self.wanted *= 4;
+        } else {
+            self.refine(store, 0)?;
+            self.wanted *= 2;
         }
+        Ok(())
     }
 
-    /// Makes the nearest sketch a candidate.
-    fn refine<S: PageStore>(&mut self, store: &S) -> Result<(), S::Error> {
-        let (Some(query), Some(sketch)) = (&self.query, self.sketches.pop()) else { return Ok(()) };
-        store.check_interrupts()?;
-        self.statistics.refinements += 1;
+    /// Makes the sketches from `first` on candidates.
+    fn refine<S: PageStore>(&mut self, store: &S, first: usize) -> Result<(), S::Error> {
+        let Some(query) = &self.query else { return Ok(()) };
         let Collected { shortlist, signs, .. } = &mut self.collected;
-        let place = shortlist.place(sketch);
-        if let Some((tid, refined)) = segments::refine(store, &self.index.geometry, place, query, signs)? {
-            self.candidates.push(Candidate { key: self.options.order.key(refined), tid });
-        }
+        let (order, candidates) = (self.options.order, &mut self.candidates);
+        let each = |tid, refined| candidates.push(Candidate { key: order.key(refined), tid });
+        let taken = (&*shortlist, &mut self.sketches[first..]);
+        self.statistics.refinements += taken.1.len() as u64;
+        segments::refine(store, &self.index.geometry, taken, query, signs, each)?;
+        self.sketches.truncate(first);
         Ok(())
     }
 
@@ -217,7 +229,7 @@ impl Scan {
             }
         }
         self.candidates = BinaryHeap::from(take(&mut self.collected.candidates));
-        self.wanted = FIRST_SKETCHES;
+        (self.threshold, self.wanted) = (f32::NEG_INFINITY, FIRST_SKETCHES);
         Ok(())
     }
 }

@@ -1,9 +1,9 @@
 //! Chains of segments: the lists, and the directory.
 
 use crate::index::Index;
-use crate::layout::{Codes, DIRECTORY, Geometry, LANES, NO_BLOCK, Page, PageKind, Tid};
+use crate::layout::{Codes, Geometry, LANES, NO_BLOCK, Page, PageKind, Tid};
 use crate::quantize::{Query, Refined};
-use crate::shortlist::{self, Shortlist};
+use crate::shortlist::{self, Shortlist, Sketch};
 use crate::store::{Block, Change, IndexError, PageStore, ReadPage, Recent};
 
 /// Segments that are read between two checks for interrupts, which want all locks released.
@@ -139,31 +139,6 @@ fn refine_lane(
     query.refine(signs, record, geometry.bits, &codes.factors(lane))
 }
 
-/// What one row's whole code says of its distance; `None` if there is no row any more.
-///
-/// Nothing was locked since the row was seen: vacuum can have removed it, which means that no snapshot in use sees
-/// it, and its lane and its page can have got another use since. Another row there was inserted after the caller's
-/// snapshot was taken, which does not see that one either.
-pub fn refine<S: PageStore>(
-    store: &S,
-    geometry: &Geometry,
-    (page, lane): (Recent, usize),
-    query: &Query,
-    signs: &mut Vec<u8>,
-) -> Result<Option<(Tid, Refined)>, S::Error> {
-    let block = page.block;
-    let page = store.read_again(page)?;
-    if !page.is(PageKind::Codes) || page.segment().list == DIRECTORY {
-        return Ok(None);
-    }
-    let codes = Codes::of(&page, geometry, block)?;
-    if !codes.is_live(lane) {
-        return Ok(None);
-    }
-    let records = refinement_page(store, geometry, block, codes, lane)?;
-    Ok(Some((codes.tid(lane), refine_lane(geometry, codes, records.as_deref(), lane, query, signs))))
-}
-
 /// A list, as a query sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct List {
@@ -241,37 +216,42 @@ impl Directory {
                 lists.sort_unstable_by(nearer);
                 return Ok(lists);
             }
-            self.rank(store, index, query, (RANKED_PER_LIST * wanted).max(LEAST_RANKED), signs)?;
-        }
-    }
-
-    /// Reads the whole centroids of the next lists, about as many as wanted.
-    fn rank<S: PageStore>(
-        &mut self,
-        store: &S,
-        index: &Index,
-        query: &Query,
-        wanted: usize,
-        signs: &mut Vec<u8>,
-    ) -> Result<(), S::Error> {
-        let mut taken = Vec::new();
-        self.threshold = self.shortlist.take(wanted, &mut taken);
-        shortlist::sort_by_place(&mut taken);
-        let (shortlist, ranked) = (&self.shortlist, &mut self.ranked);
-        for segment in taken.chunk_by(|&a, &b| shortlist.place(a).0 == shortlist.place(b).0) {
-            store.check_interrupts()?;
-            let page = shortlist.place(segment[0]).0;
-            let block = page.block;
-            let page = store.read_again(page)?;
-            let codes = Codes::of(&page, &index.directory, block)?;
-            let lanes = segment.iter().map(|&list| shortlist.place(list).1);
-            refine_lanes(store, &index.directory, (block, codes), lanes, query, signs, |lane, refined| {
-                let tid = codes.tid(lane);
+            let mut taken = Vec::new();
+            self.threshold = self.shortlist.take((RANKED_PER_LIST * wanted).max(LEAST_RANKED), &mut taken);
+            let ranked = &mut self.ranked;
+            let each = |tid: Tid, refined: Refined| {
                 ranked.push(List { key: refined.estimate, first: tid.block(), run: tid.offset });
-            })?;
+            };
+            refine(store, &index.directory, (&self.shortlist, &mut taken), query, signs, each)?;
         }
-        Ok(())
     }
+}
+
+/// Calls `each` for rows, or lists, that were taken from the shortlist, with what their whole codes say of their
+/// distances, in the order of their pages; not for those that are gone.
+///
+/// Nothing was locked since a row was seen: vacuum can have removed it, which means that no snapshot in use sees it,
+/// and its lane and its page can have got another use since (but none in the directory, which keeps its pages).
+/// Another row there was inserted after the caller's snapshot was taken, which does not see that one either.
+pub fn refine<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    (shortlist, taken): (&Shortlist, &mut [Sketch]),
+    query: &Query,
+    signs: &mut Vec<u8>,
+    mut each: impl FnMut(Tid, Refined),
+) -> Result<(), S::Error> {
+    shortlist::sort_by_place(taken);
+    for segment in taken.chunk_by(|&a, &b| shortlist.place(a).0 == shortlist.place(b).0) {
+        store.check_interrupts()?;
+        let (recent, _) = shortlist.place(segment[0]);
+        let page = store.read_again(recent)?;
+        let Ok(codes) = Codes::of(&page, geometry, recent.block) else { continue };
+        let lanes = segment.iter().map(|&row| shortlist.place(row).1);
+        let each = |lane, refined| each(codes.tid(lane), refined);
+        refine_lanes(store, geometry, (recent.block, codes), lanes, query, signs, each)?;
+    }
+    Ok(())
 }
 
 /// The first segments of all lists, in the order of the directory.

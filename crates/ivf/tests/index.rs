@@ -169,6 +169,35 @@ fn build_into(
     writer.finish(1)
 }
 
+#[test]
+fn another_process_encodes_alike() {
+    for metric in METRICS {
+        for (dims, bits, lists) in [(1, 1, 1), (20, 8, 7), (48, 3, 30)] {
+            let vectors = Numbers::new(9).clustered(400, dims, 9);
+            let options = BuildOptions { dims, bits, metric, lists };
+            let trained = Trained::train(&options, vectors.concat(), &mut || Ok::<(), MemError>(())).unwrap();
+            let bytes = trained.to_bytes();
+            let copy = Trained::from_bytes(&bytes).unwrap();
+            assert_eq!((copy.lists(), copy.to_bytes()), (trained.lists(), bytes.clone()));
+            let encoded = |trained: &Trained| {
+                let mut encoder = Encoder::new(trained, 1 << 24);
+                for (number, vector) in (0..).zip(&vectors) {
+                    encoder.push(tid(number), vector);
+                }
+                let mut rows = Vec::new();
+                let take = |list: u32, row: &[u8]| {
+                    rows.push((list, row.to_vec()));
+                    Ok::<(), MemError>(())
+                };
+                encoder.drain(take).unwrap();
+                rows
+            };
+            assert!(encoded(&trained) == encoded(&copy), "{metric:?} {dims} {bits}");
+            assert!(Trained::from_bytes(&bytes[..10]).is_none());
+        }
+    }
+}
+
 fn probes(probes: usize) -> Options {
     Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound, memory: 1 << 20 }
 }

@@ -18,9 +18,9 @@ const CENTROID_BLOCK: usize = 512;
 const LANES: usize = 16;
 
 /// From so many centroids on, of at least so many dims (as [`Signs`] fill them up to 64), their sign bits are faster than
-/// products with all of them. Measured on real data with 384 dims, µs a row by products and by signs: 256 centroids 2.4
-/// and 2.6, 384: 3.4 and 3.1, 1000: 8.9 and 4.3, 2000: 17.9 and 6.9, 4000: 34 and 12.
-const SIGNS_FROM: usize = 384;
+/// products with all of them. Measured on real data with 384 dims, µs a row by products, by signs, and by those of rotated
+/// vectors: 128 centroids 1.4, 2.0 and 1.3; 234: 2.2, 2.3, 1.6; 384: 3.4, 2.6, 1.9; 2000: 17.9, 6.1, 5.2.
+const SIGNS_FROM: usize = 192;
 const SIGNS_FROM_DIMS: usize = 64;
 
 fn by_signs(lists: usize, dims: usize) -> bool {
@@ -47,9 +47,10 @@ pub struct Assigner {
 }
 
 impl Assigner {
-    /// `centroids`: lists × dims, at least one.
-    pub fn new(centroids: Vec<f32>, dims: usize) -> Assigner {
-        let Ok(assigner) = Assigner::prepare(centroids, dims, &mut Pacer::new(&mut never));
+    /// `centroids`: lists × dims, at least one. `rotated`: they, and the rows to come, went through one
+    /// [`Rotation`](crate::rotate::Rotation), which need not be repeated.
+    pub fn new(centroids: Vec<f32>, dims: usize, rotated: bool) -> Assigner {
+        let Ok(assigner) = Assigner::prepare(centroids, dims, rotated, &mut Pacer::new(&mut never));
         assigner
     }
 
@@ -61,7 +62,12 @@ impl Assigner {
         }
     }
 
-    pub(super) fn prepare<E>(centroids: Vec<f32>, dims: usize, pacer: &mut Pacer<E>) -> Result<Assigner, E> {
+    pub(super) fn prepare<E>(
+        centroids: Vec<f32>,
+        dims: usize,
+        rotated: bool,
+        pacer: &mut Pacer<E>,
+    ) -> Result<Assigner, E> {
         let lists = centroids.len() / dims;
         let scale = scale(&centroids);
         let mut half_norms = Vec::with_capacity(lists);
@@ -72,7 +78,7 @@ impl Assigner {
         let scaled =
             (scale != 1.0).then(|| centroids.iter().map(|&x| (f64::from(x) * scale) as f32).collect());
         let signs = match scaled {
-            None if by_signs(lists, dims) => Some(Signs::new(&centroids, &half_norms, dims, pacer)?),
+            None if by_signs(lists, dims) => Some(Signs::new(&centroids, &half_norms, dims, rotated, pacer)?),
             _ => None,
         };
         let products = if signs.is_none() { ROW_BLOCK * CENTROID_BLOCK.min(lists) } else { 0 };
@@ -82,9 +88,9 @@ impl Assigner {
     /// Bytes of the assigner of `lists` centroids, [`matrixmultiply`]'s buffers included.
     pub(super) fn memory(lists: usize, dims: usize) -> usize {
         let block = lists.min(CENTROID_BLOCK);
-        // Centroids, scaled centroids and norms; signs, which only unscaled ones have, or products; and the packed pieces of both matrices, which are 64 rows
-        // and `block` centroids, rounded up to whole tiles of at most 32, of 256 dims (matrixmultiply's
-        // archparam_defaults.rs).
+        // Centroids, scaled centroids and norms; signs, which only unscaled ones have, or products; and the packed
+        // pieces of both matrices, which are 64 rows and `block` centroids, rounded up to whole tiles of at most 32, of
+        // 256 dims (matrixmultiply's archparam_defaults.rs).
         let packed = (64 + block + 2 * 32) * 256 + 64;
         let signs = if by_signs(lists, dims) { Signs::memory(lists, dims) } else { 0 };
         4 * (2 * lists * dims + lists + ROW_BLOCK * block + packed) + signs

@@ -18,7 +18,8 @@ const DEVIATIONS: f64 = 2.5;
 /// computed with the few centroids that may be the nearest. Where a bound does not hold, the nearest one is missed: on
 /// real data with 384 dims and 512 to 2000 centroids for 1 to 3 rows of 10,000, which adds 1 to 3 millionths to the mean distance.
 pub struct Signs {
-    rotation: Rotation,
+    /// `None` if the vectors are rotated already.
+    rotation: Option<Rotation>,
     /// In blocks of [`LANES`], as on a code page.
     codes: Vec<u8>,
     /// |c|²/2; infinite beyond the last centroid.
@@ -31,14 +32,15 @@ pub struct Signs {
 }
 
 impl Signs {
-    /// `centroids`: lists × dims, of ordinary size.
+    /// `centroids`: lists × dims, of ordinary size. `rotated`: they and the rows are.
     pub fn new<E>(
         centroids: &[f32],
         half_norms: &[f32],
         dims: usize,
+        rotated: bool,
         pacer: &mut Pacer<E>,
     ) -> Result<Signs, E> {
-        let rotation = Rotation::new(dims, SEED);
+        let rotation = (!rotated).then(|| Rotation::new(dims, SEED));
         let width = padded(dims) / 8;
         let lanes = half_norms.len().next_multiple_of(LANES);
         let mut signs = Signs {
@@ -124,18 +126,24 @@ impl Signs {
         self.rotated.clear();
         self.rotated.extend_from_slice(vector);
         self.rotated.resize(padded(vector.len()), 0.0);
-        self.rotation.apply(&mut self.rotated);
+        if let Some(rotation) = &self.rotation {
+            rotation.apply(&mut self.rotated);
+        }
     }
 }
 
 /// Where the least bound is; 0 if there is none.
 fn least(bounds: &[f32]) -> usize {
+    let blocks = bounds.as_chunks::<LANES>().0;
     let mut least = [f32::INFINITY; LANES];
-    for bounds in bounds.as_chunks::<LANES>().0 {
+    for bounds in blocks {
         for (least, &bound) in least.iter_mut().zip(bounds) {
             *least = if bound < *least { bound } else { *least };
         }
     }
     let least = least.into_iter().fold(f32::INFINITY, |a, b| if b < a { b } else { a });
-    bounds.iter().position(|&bound| bound == least).unwrap_or(0)
+    let is_least = |bounds: &[f32; LANES]| bounds.iter().fold(false, |any, &bound| any | (bound == least));
+    let block = blocks.iter().position(is_least).unwrap_or(0);
+    let lane = blocks[block].iter().position(|&bound| bound == least).unwrap_or(0);
+    block * LANES + lane
 }
