@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Measures in the demo's database, which `make demo` must have left running: how long embed takes, and how many rows
-# per second an exact search reads.
+# per second an exact search reads. Then the first embed of a connection, in a cluster of its own.
 source "$(dirname "$0")/../tools/common.sh"
 use_postgres
 
@@ -60,3 +60,5 @@ rate=$(tps "SELECT embedding <=> (SELECT embedding FROM docs LIMIT 1) AS distanc
 report "exact search of $rows rows of 384 dimensions (ms)" '%10.1f' "1000 / $rate"
 report 'exact search (rows/s)' '%10.0f' "$rows * $rate"
 sql -c 'DROP TABLE bench'
+
+benches/first_embed.sh

@@ -44,6 +44,13 @@ CREATE FUNCTION embed_models(
     AS 'MODULE_PATHNAME', 'embed_models_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 10;
 COMMENT ON FUNCTION embed_models() IS 'models installed in pg_embed.model_path; path is shown to superusers';
 
+CREATE FUNCTION embed_stats(
+    OUT model text, OUT calls bigint, OUT texts bigint, OUT tokens bigint, OUT truncations bigint,
+    OUT cache_hits bigint, OUT seconds double precision
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'embed_stats_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 10;
+COMMENT ON FUNCTION embed_stats() IS 'what each model has done: since the server started where it preloads pg_embed, else in this session';
+
 CREATE FUNCTION embed_trigger() RETURNS trigger
     AS 'MODULE_PATHNAME', 'embed_trigger_wrapper' LANGUAGE C;
 COMMENT ON FUNCTION embed_trigger() IS 'keeps a vector column in step: embed_trigger(target, model or ''default'', source, ...), BEFORE INSERT OR UPDATE FOR EACH ROW';

@@ -143,9 +143,9 @@ impl Error {
         unreachable!("report(ERROR) does not return")
     }
 
-    /// Says it in a NOTICE and goes on.
-    pub fn notice(self) {
-        ErrorReport::from(self).report(PgLogLevel::NOTICE);
+    /// Says it in a NOTICE, WARNING or LOG, and goes on.
+    pub fn say(self, level: PgLogLevel) {
+        ErrorReport::from(self).report(level);
     }
 }
 
@@ -290,6 +290,9 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
         E::Runtime { reason, .. } => report(Code::ERRCODE_SYSTEM_ERROR, message)
             .set_detail(presentable(reason))
             .set_hint("pg_embed needs ONNX Runtime 1.28; \"make install\" brings it."),
+        E::WeightCache { .. } => report(Code::ERRCODE_IO_ERROR, message)
+            .set_detail("The model is loaded without it, into memory of this process.")
+            .set_hint("\"pg_embed.weight_cache = off\" does so always, and does not say it."),
         E::Tokenize(_) | E::Run { .. } => report(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message),
     }
 }

@@ -15,6 +15,8 @@ type TextSetting = GucSetting<Option<CString>>;
 static DEFAULT_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c"gte-small"));
 static MODEL_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static ONNXRUNTIME_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
+static PRELOAD_MODELS: TextSetting = GucSetting::<Option<CString>>::new(Some(c""));
+static WEIGHT_CACHE: GucSetting<bool> = GucSetting::<bool>::new(true);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Ignore);
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
@@ -46,6 +48,11 @@ pub enum IterativeScan {
     #[hidden = true]
     RelaxedOrder,
 }
+
+/// Below the data directory. pg_basebackup, pg_rewind and other tools pass over whatever has a name that begins with
+/// `pgsql_tmp`, and the server removes such files only in tablespaces when it starts. Files get the mode of Postgres's
+/// own from the umask that the server has set.
+const WEIGHT_CACHE_DIRECTORY: &str = "pg_embed/pgsql_tmp_weights";
 
 /// Whether Postgres knows the settings.
 static DEFINED: AtomicBool = AtomicBool::new(false);
@@ -95,6 +102,25 @@ fn define() {
         c"ONNX Runtime's shared library.",
         c"Opened once in a session, by the first function that needs a model.",
         &ONNXRUNTIME_PATH,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    // Postgres refuses to define a start-only setting later on; there it has no effect, but is known.
+    let preloading = preloading();
+    GucRegistry::define_string_guc(
+        c"pg_embed.preload_models",
+        c"Models that the server loads when it starts, separated by commas.",
+        c"Needs pg_embed in shared_preload_libraries. Every connection has them at once, in shared memory pages.",
+        &PRELOAD_MODELS,
+        if preloading { GucContext::Postmaster } else { GucContext::Sighup },
+        GucFlags::default(),
+    );
+    // Superusers only: it decides whether the server writes files.
+    GucRegistry::define_bool_guc(
+        c"pg_embed.weight_cache",
+        c"Whether the weights of a model are kept prepared in files that all connections share.",
+        c"Below pg_embed in the data directory.",
+        &WEIGHT_CACHE,
         GucContext::Suset,
         GucFlags::default(),
     );
@@ -178,6 +204,34 @@ pub fn onnxruntime_path() -> PathBuf {
     path(&ONNXRUNTIME_PATH)
 }
 
+/// The names in `pg_embed.preload_models`, as the configuration file has them: nobody knows its encoding.
+pub fn preload_models() -> Vec<Result<String, CString>> {
+    ensure_defined();
+    let list = PRELOAD_MODELS.get().unwrap_or_default();
+    list.to_bytes()
+        .split(|&byte| byte == b',')
+        .map(<[u8]>::trim_ascii)
+        .filter(|name| !name.is_empty())
+        .map(|name| match std::str::from_utf8(name) {
+            Ok(name) => Ok(name.to_string()),
+            // Without a NUL, as it is part of a C string.
+            Err(_) => Err(CString::new(name).unwrap_or_default()),
+        })
+        .collect()
+}
+
+/// Where the weight cache is; `None` when it is turned off.
+pub fn weight_cache() -> Option<PathBuf> {
+    ensure_defined();
+    WEIGHT_CACHE.get().then(|| data_directory().join(WEIGHT_CACHE_DIRECTORY))
+}
+
+/// Whether the postmaster is loading the library, or a server for a single user.
+pub fn preloading() -> bool {
+    // SAFETY: reads a flag of the server.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress }
+}
+
 pub fn threads() -> usize {
     ensure_defined();
     THREADS.get() as usize
@@ -217,6 +271,12 @@ fn share_directory() -> PathBuf {
         pg_sys::get_share_path((&raw const pg_sys::my_exec_path).cast(), path.as_mut_ptr());
         to_path(CStr::from_ptr(path.as_ptr()))
     }
+}
+
+/// The cluster's data directory.
+fn data_directory() -> PathBuf {
+    // SAFETY: a server process has set it, to a C string, before it loads any library.
+    to_path(unsafe { CStr::from_ptr(pg_sys::DataDir) })
 }
 
 /// `pg_config --pkglibdir` of the running server.

@@ -20,6 +20,10 @@ extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     guc::register();
+    if guc::preloading() {
+        embed::stats::share();
+        embed::models::preload();
+    }
 }
 
 /// What `cargo pgrx test` needs to know of the cluster it starts.

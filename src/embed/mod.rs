@@ -2,7 +2,9 @@
 
 mod array;
 mod functions;
-mod models;
+mod load;
+pub mod models;
+pub mod stats;
 mod support;
 pub mod text;
 mod trigger;
@@ -56,6 +58,23 @@ mod tests {
         let (computed, cached) = (value::<String>(vector), value::<String>(vector));
         Spi::run("SET LOCAL pg_embed.cache_size = 0").expect("a setting anyone may change");
         assert_eq!((computed, cached), (value::<String>(vector), value::<String>(vector)));
+    }
+
+    #[pg_test]
+    fn what_is_done_is_counted() {
+        let counts = || {
+            value::<String>(
+                "SELECT coalesce(string_agg(concat_ws(',', calls, texts, tokens, truncations, cache_hits), ';'), '')
+                 FROM embed_stats() WHERE model = 'tiny-pooled'",
+            )
+        };
+        assert_eq!(counts(), "");
+        value::<bool>("SELECT embed('tiny-pooled', 'hello world') IS NOT NULL");
+        assert_eq!(counts(), "1,1,4,0,0");
+        value::<bool>("SELECT embed('tiny-pooled', ARRAY['hello world', NULL, 'hello world']) IS NOT NULL");
+        assert_eq!(counts(), "2,3,8,0,0");
+        value::<bool>("SELECT embed('tiny-pooled', 'hello world') IS NOT NULL");
+        assert_eq!(counts(), "3,4,8,0,1");
     }
 
     #[pg_test]

@@ -1,30 +1,21 @@
-//! The models of this session: loaded on first use, kept until it ends, with a cache of recent results.
+//! Embeds with the models of this session, with a cache of recent results.
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
-use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use embedder::cache::{Cache, Key};
-use embedder::{Embedding, Kind, Model, catalog};
-use pgrx::pg_sys;
+use embedder::{Embedding, Kind};
+use pgrx::{PgLogLevel, pg_sys};
 
+use super::load::{Loaded, Models};
+use super::stats::{self, Counts};
 use crate::error::Error;
 use crate::guc::{self, OnTruncate};
 
-struct Loaded {
-    /// Tells cached results apart: another one each time that a model is loaded.
-    id: u32,
-    name: String,
-    model_path: PathBuf,
-    threads: usize,
-    model: Model,
-}
-
 #[derive(Default)]
 struct Session {
-    models: Vec<Loaded>,
-    /// Models loaded so far.
-    loads: u32,
+    models: Models,
     cache: Cache,
 }
 
@@ -44,15 +35,37 @@ pub fn embed<T>(
 ) -> Result<T, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        let loaded = open(&mut session.models, &mut session.loads, model)?;
+        let loaded = session.models.open(model, &mut check_for_interrupts)?;
         let key = Key { model: loaded.id, kind, in_array: false, text };
         let capacity = guc::cache_size();
         if let Some(known) = (capacity > 0).then(|| session.cache.get(key)).flatten() {
-            report_truncation(known.truncated, loaded)?;
+            let truncated = known.truncated;
+            stats::record(
+                &loaded.model.spec().name,
+                Counts {
+                    calls: 1,
+                    texts: 1,
+                    truncations: truncated.into(),
+                    cache_hits: 1,
+                    ..Counts::default()
+                },
+            );
+            report_truncation(truncated, loaded)?;
             return Ok(take(known.vector.as_deref()));
         }
-        let mut found = loaded.model.embed(&[text], kind, &mut check_for_interrupts)?;
-        let embedding = found.pop().unwrap_or(Embedding { vector: None, truncated: false });
+        let (mut found, time) = timed(|| loaded.model.embed(&[text], kind, &mut check_for_interrupts))?;
+        let embedding = found.embeddings.pop().unwrap_or(Embedding { vector: None, truncated: false });
+        stats::record(
+            &loaded.model.spec().name,
+            Counts {
+                calls: 1,
+                texts: 1,
+                tokens: found.tokens as u64,
+                truncations: embedding.truncated.into(),
+                cache_hits: 0,
+                time,
+            },
+        );
         report_truncation(embedding.truncated, loaded)?;
         let taken = take(embedding.vector.as_deref());
         session.cache.put(key, embedding, capacity);
@@ -64,7 +77,7 @@ pub fn embed<T>(
 pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Option<Embedding>>, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        let loaded = open(&mut session.models, &mut session.loads, model)?;
+        let loaded = session.models.open(model, &mut check_for_interrupts)?;
         let capacity = guc::cache_size();
         let kind = Kind::Document;
         let key = |text| Key { model: loaded.id, kind, in_array: true, text };
@@ -72,76 +85,61 @@ pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Opti
             .iter()
             .map(|text| text.filter(|_| capacity > 0).and_then(|text| session.cache.get(key(text)).cloned()))
             .collect();
+        let cache_hits = results.iter().flatten().count();
         let missing: Vec<(usize, &str)> = (0..texts.len())
             .filter(|&i| results[i].is_none())
             .filter_map(|i| texts[i].map(|text| (i, text)))
             .collect();
         let missing_texts: Vec<&str> = missing.iter().map(|(_, text)| *text).collect();
-        let found = loaded.model.embed(&missing_texts, kind, &mut check_for_interrupts)?;
+        let (found, time) = timed(|| loaded.model.embed(&missing_texts, kind, &mut check_for_interrupts))?;
         // A large batch would only push out what the cache is for: the texts of a query, asked for again and again.
         let keep = missing.len() <= capacity / 2;
-        for ((i, text), embedding) in missing.into_iter().zip(found) {
+        for ((i, text), embedding) in missing.into_iter().zip(found.embeddings) {
             if keep {
                 session.cache.put(key(text), embedding.clone(), capacity);
             }
             results[i] = Some(embedding);
         }
-        report_truncation(results.iter().flatten().any(|embedding| embedding.truncated), loaded)?;
+        let truncations = results.iter().flatten().filter(|embedding| embedding.truncated).count();
+        stats::record(
+            &loaded.model.spec().name,
+            Counts {
+                calls: 1,
+                texts: results.iter().flatten().count() as u64,
+                tokens: found.tokens as u64,
+                truncations: truncations as u64,
+                cache_hits: cache_hits as u64,
+                time,
+            },
+        );
+        report_truncation(truncations > 0, loaded)?;
         Ok(results)
     })
+}
+
+/// What `work` gave, and the time that it took.
+fn timed<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, Duration), E> {
+    let start = Instant::now();
+    Ok((work()?, start.elapsed()))
 }
 
 /// Tokens of `text`, before truncation.
 pub fn token_count(model: Option<&str>, text: &str) -> Result<usize, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        Ok(open(&mut session.models, &mut session.loads, model)?
-            .model
-            .token_count(text, &mut check_for_interrupts)?)
+        let loaded = session.models.open(model, &mut check_for_interrupts)?;
+        Ok(loaded.model.token_count(text, &mut check_for_interrupts)?)
     })
 }
 
 /// Whether this session has loaded model `name` from the current `pg_embed.model_path`.
 pub fn is_loaded(name: &str) -> bool {
-    let model_path = guc::model_path();
-    SESSION.with(|session| {
-        session.borrow().models.iter().any(|loaded| loaded.name == name && loaded.model_path == model_path)
-    })
+    SESSION.with(|session| session.borrow().models.is_loaded(name))
 }
 
-/// The named model, loaded if it is not yet.
-fn open<'m>(
-    models: &'m mut Vec<Loaded>,
-    loads: &mut u32,
-    name: Option<&str>,
-) -> Result<&'m mut Loaded, Error> {
-    let default;
-    let name = match name {
-        Some(name) => name,
-        None => {
-            default = guc::default_model();
-            &default
-        }
-    };
-    let (model_path, threads) = (guc::model_path(), guc::threads());
-    let known = models.iter().position(|loaded| loaded.name == name && loaded.model_path == model_path);
-    let at = match known {
-        Some(at) if models[at].threads == threads => at,
-        _ => {
-            let folder = catalog::locate(&model_path, name)?;
-            let model = Model::open(&folder, &guc::onnxruntime_path(), threads)?;
-            let at = known.unwrap_or(models.len());
-            *loads += 1;
-            let loaded = Loaded { id: *loads, name: name.to_string(), model_path, threads, model };
-            if at == models.len() {
-                models.push(loaded)
-            } else {
-                models[at] = loaded
-            }
-            at
-        }
-    };
-    Ok(&mut models[at])
+/// Loads the models of `pg_embed.preload_models`, for the sessions of all processes that this one starts.
+pub fn preload() {
+    SESSION.with(|session| session.borrow_mut().models.preload());
 }
 
 fn report_truncation(truncated: bool, loaded: &Loaded) -> Result<(), Error> {
@@ -158,7 +156,7 @@ fn report_truncation(truncated: bool, loaded: &Loaded) -> Result<(), Error> {
     // SAFETY: asks for the time when the client's statement arrived.
     let statement = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
     if LAST.replace(statement) != statement {
-        error.notice();
+        error.say(PgLogLevel::NOTICE);
     }
     Ok(())
 }

@@ -28,4 +28,6 @@ mod readme;
 mod runtime;
 mod schemas;
 mod smoke;
+mod stats;
 mod trigger;
+mod weights;

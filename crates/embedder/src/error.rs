@@ -20,6 +20,10 @@ pub enum Error {
     /// ONNX Runtime's library is missing, not a library, or too old.
     #[error("could not load ONNX Runtime from \"{}\"", path.display())]
     Runtime { path: PathBuf, missing: bool, reason: String },
+    /// The weight cache is of no use. Never returned: the model is loaded without it, and says so in
+    /// [`Weights::CacheFailed`](crate::Weights).
+    #[error("could not use the weight cache in \"{}\" for model \"{model}\": {reason}", directory.display())]
+    WeightCache { model: String, directory: PathBuf, reason: String },
     /// The tokenizer refused a text.
     #[error("could not tokenize the text: {0}")]
     Tokenize(String),

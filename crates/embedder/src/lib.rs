@@ -12,8 +12,10 @@ mod pool;
 mod session;
 mod spec;
 mod tokenize;
+mod weights;
+mod wordpiece;
 
 pub use error::Error;
-pub use model::{Embedding, Kind, Model};
+pub use model::{Embedded, Embedding, Kind, Model, Options, Weights};
 pub use onnx::Precision;
 pub use spec::{ModelSpec, Pooling};

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::session::{Batch, Output, Session};
+use crate::session::{self, Batch, Output, Session};
 use crate::tokenize::{Tokenizer, Tokens};
 use crate::{Error, ModelSpec, batch, pool};
 
@@ -14,6 +14,31 @@ use crate::{Error, ModelSpec, batch, pool};
 pub enum Kind {
     Document,
     Query,
+}
+
+/// How a model is loaded.
+#[derive(Debug, Clone, Copy)]
+pub struct Options<'a> {
+    /// ONNX Runtime's shared library.
+    pub library: &'a Path,
+    /// How many threads compute one batch, the caller's included.
+    pub threads: usize,
+    /// A directory of this user's own, which is made if it is not there, for files that processes share. `None`: no
+    /// cache.
+    pub weight_cache: Option<&'a Path>,
+}
+
+/// How a model came by its weights. They are the same ones in every case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Weights {
+    /// From the model's file, into memory of this process.
+    Private,
+    /// From the cache: shared with all who map it.
+    Cached,
+    /// Likewise; this process has built what is in the cache.
+    Built,
+    /// As `Private`, since the cache is of no use, for this reason.
+    CacheFailed(String),
 }
 
 /// What became of a text.
@@ -25,6 +50,15 @@ pub struct Embedding {
     pub truncated: bool,
 }
 
+/// What became of several texts.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedded {
+    /// One a text, in order.
+    pub embeddings: Vec<Embedding>,
+    /// What the model has seen of all of them: special tokens counted, padding and texts that equal another not.
+    pub tokens: usize,
+}
+
 /// Texts tokenised before the model runs on them: enough to find texts of equal length, and at most
 /// 1024 x 512 tokens x 8 bytes = 4 MB in memory.
 const WINDOW: usize = 1024;
@@ -33,19 +67,25 @@ pub struct Model {
     spec: ModelSpec,
     tokenizer: Tokenizer,
     session: Session,
+    weights: Weights,
     /// Tokens of the document and of the query prefix: a text without more has none of its own.
     prefix_tokens: [usize; 2],
 }
 
 impl Model {
-    /// Loads the model in `folder`, running on `library`, ONNX Runtime's shared library, with `threads` threads.
-    pub fn open(folder: &Path, library: &Path, threads: usize) -> Result<Model, Error> {
+    /// Loads the model in `folder`. `check` is called while another process fills the cache.
+    pub fn open(folder: &Path, options: &Options, check: &mut dyn FnMut()) -> Result<Model, Error> {
         let spec = ModelSpec::read(folder)?;
         let tokenizer = Tokenizer::open(&spec)?;
         let own_tokens = |prefix: &str| tokenizer.count(prefix, &mut || ());
         let prefix_tokens = [own_tokens(&spec.document_prefix)?, own_tokens(&spec.query_prefix)?];
-        let session = Session::open(&spec, library, threads)?;
-        Ok(Model { spec, tokenizer, session, prefix_tokens })
+        let (session, weights) = Session::open(&spec, options, check)?;
+        session::trim_memory();
+        Ok(Model { spec, tokenizer, session, weights, prefix_tokens })
+    }
+
+    pub fn weights(&self) -> &Weights {
+        &self.weights
     }
 
     pub fn spec(&self) -> &ModelSpec {
@@ -63,15 +103,10 @@ impl Model {
         Ok(tokens.map(|tokens| tokens.ids))
     }
 
-    /// Embeds texts: one result a text, in order. Equal texts are computed once.
+    /// Embeds texts. Equal ones are computed once.
     ///
     /// `check` is called between batches and between pieces of long texts.
-    pub fn embed(
-        &mut self,
-        texts: &[&str],
-        kind: Kind,
-        check: &mut dyn FnMut(),
-    ) -> Result<Vec<Embedding>, Error> {
+    pub fn embed(&mut self, texts: &[&str], kind: Kind, check: &mut dyn FnMut()) -> Result<Embedded, Error> {
         let mut position_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
         let mut unique: Vec<&str> = vec![];
         let positions: Vec<usize> = texts
@@ -84,20 +119,21 @@ impl Model {
             })
             .collect();
         let mut embeddings = Vec::with_capacity(unique.len());
+        let mut tokens = 0;
         for window in unique.chunks(WINDOW) {
-            self.embed_window(window, kind, check, &mut embeddings)?;
+            tokens += self.embed_window(window, kind, check, &mut embeddings)?;
         }
-        Ok(positions.into_iter().map(|at| embeddings[at].clone()).collect())
+        Ok(Embedded { embeddings: positions.into_iter().map(|at| embeddings[at].clone()).collect(), tokens })
     }
 
-    /// Appends the embeddings of `texts`, in order.
+    /// Appends the embeddings of `texts`, in order. Returns how many tokens they have.
     fn embed_window(
         &mut self,
         texts: &[&str],
         kind: Kind,
         check: &mut dyn FnMut(),
         embeddings: &mut Vec<Embedding>,
-    ) -> Result<(), Error> {
+    ) -> Result<usize, Error> {
         let first = embeddings.len();
         let mut tokens: Vec<Tokens> = Vec::with_capacity(texts.len());
         let mut owners = Vec::with_capacity(texts.len());
@@ -111,10 +147,11 @@ impl Model {
                 owners.push(first + i);
             }
         }
+        let lengths: Vec<usize> = tokens.iter().map(|t| t.ids.len()).collect();
         let groups = if self.spec.precision.dynamically_quantized {
             (0..tokens.len()).map(|i| vec![i]).collect()
         } else {
-            batch::plan(&tokens.iter().map(|t| t.ids.len()).collect::<Vec<_>>())
+            batch::plan(&lengths)
         };
         for group in groups {
             check();
@@ -123,7 +160,7 @@ impl Model {
                 embeddings[owners[i]].vector = Some(vector);
             }
         }
-        Ok(())
+        Ok(lengths.iter().sum())
     }
 
     /// Runs one batch: a vector for each member.

@@ -18,6 +18,9 @@ pub struct Precision {
     /// The scale of a tensor is taken from all texts of a batch, so a text's vector would depend on its company:
     /// such a model runs one text at a time.
     pub dynamically_quantized: bool,
+    /// Whether all weights are in this file. False for one with weights in other files, and for one with graphs inside
+    /// its graph (`If`, `Loop`), which are not looked into: no encoder has them.
+    pub weights_inside: bool,
 }
 
 impl fmt::Display for Precision {
@@ -50,9 +53,11 @@ impl Precision {
             })
             .map_err(|reason| Error::invalid(path, format!("not a whole ONNX file: {reason}")))?;
         match found.weight_bytes.iter().max_by_key(|(_, bytes)| *bytes) {
-            Some(&(data_type, _)) => {
-                Ok(Precision { data_type, dynamically_quantized: found.dynamically_quantized })
-            }
+            Some(&(data_type, _)) => Ok(Precision {
+                data_type,
+                dynamically_quantized: found.dynamically_quantized,
+                weights_inside: !found.weights_elsewhere,
+            }),
             None => Err(Error::invalid(path, "not an ONNX model with weights")),
         }
     }
@@ -63,6 +68,7 @@ struct Found {
     /// (TensorProto.DataType, bytes of the tensors that have it)
     weight_bytes: Vec<(u64, u64)>,
     dynamically_quantized: bool,
+    weights_elsewhere: bool,
 }
 
 struct Proto {
@@ -83,7 +89,7 @@ impl Proto {
         })
     }
 
-    /// NodeProto: op_type = 4.
+    /// NodeProto: op_type = 4, attribute = 5.
     fn node(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
         self.fields(end, &mut |reader, field, end| {
             let length = end - reader.position;
@@ -93,11 +99,23 @@ impl Proto {
                 // DynamicQuantizeLinear, DynamicQuantizeMatMul, DynamicQuantizeLSTM
                 found.dynamically_quantized |= name.starts_with(b"DynamicQuantize");
             }
+            if field == 5 { reader.attribute(end, found) } else { Ok(()) }
+        })
+    }
+
+    /// AttributeProto: t = 5, g = 6, tensors = 10, graphs = 11.
+    fn attribute(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
+        self.fields(end, &mut |reader, field, end| {
+            match field {
+                5 | 10 => return reader.tensor(end, found),
+                6 | 11 => found.weights_elsewhere = true,
+                _ => {}
+            }
             Ok(())
         })
     }
 
-    /// TensorProto: data_type = 2, a varint, which `fields` does not hand out.
+    /// TensorProto: data_type = 2 and data_location = 14, varints, which `fields` does not hand out.
     fn tensor(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
         let bytes = end - self.position;
         let mut data_type = 0;
@@ -105,6 +123,8 @@ impl Proto {
             let (field, wire) = self.tag()?;
             match (field, wire) {
                 (2, 0) => data_type = self.varint()?,
+                // 1 is EXTERNAL.
+                (14, 0) => found.weights_elsewhere |= self.varint()? != 0,
                 _ => {
                     let field_end = self.field_end(wire, end)?;
                     self.seek(field_end)?;
@@ -187,5 +207,39 @@ impl Proto {
             self.position = to;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A length-delimited field of fewer than 128 bytes.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        [&[number << 3 | 2, content.len() as u8], content].concat()
+    }
+
+    #[test]
+    fn weights_in_other_files_are_noticed() {
+        // TensorProto: data_type = FLOAT; data_location = EXTERNAL.
+        let (inside, elsewhere) = ([2 << 3, 1], [2 << 3, 1, 14 << 3, 1]);
+        let initializer = |tensor: &[u8]| field(5, tensor);
+        let constant = |attribute, tensor: &[u8]| field(1, &field(5, &field(attribute, tensor)));
+        let cases = [
+            (initializer(&inside), true),
+            (initializer(&elsewhere), false),
+            (constant(5, &inside), true),
+            (constant(5, &elsewhere), false),
+            (constant(10, &elsewhere), false),
+            // A graph in a node, whatever is in it.
+            ([initializer(&inside), constant(6, &[])].concat(), false),
+            ([initializer(&inside), constant(11, &[])].concat(), false),
+        ];
+        let scratch = tempfile::tempdir().unwrap();
+        let file = scratch.path().join("model.onnx");
+        for (graph, expected) in cases {
+            std::fs::write(&file, field(7, &graph)).unwrap();
+            assert_eq!(Precision::read(&file).unwrap().weights_inside, expected, "{graph:?}");
+        }
     }
 }

@@ -1,8 +1,12 @@
 //! tokenizer.json to token ids; truncation and padding are ours, never the file's.
 
-use tokenizers::{Encoding, ModelWrapper, TruncationDirection};
+use tokenizers::{
+    DecoderWrapper, Encoding, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+    TruncationDirection,
+};
 use unicode_categories::UnicodeCategories;
 
+use crate::wordpiece::Words;
 use crate::{Error, ModelSpec};
 
 /// A text as the model sees it; special tokens included.
@@ -14,8 +18,12 @@ pub struct Tokens {
     pub truncated: bool,
 }
 
+/// What a tokenizer.json describes.
+type Parts =
+    TokenizerImpl<Words, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
+
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    inner: Parts,
     max_tokens: usize,
     /// What the post-processor adds: 2 for BERT's [CLS] and [SEP].
     special_tokens: usize,
@@ -28,7 +36,7 @@ impl Tokenizer {
     pub fn open(spec: &ModelSpec) -> Result<Tokenizer, Error> {
         let file = &spec.tokenizer_file;
         let bytes = std::fs::read(file).map_err(Error::unreadable(file))?;
-        let mut inner = tokenizers::Tokenizer::from_bytes(bytes).map_err(|e| Error::invalid(file, e))?;
+        let mut inner: Parts = serde_json::from_slice(&bytes).map_err(|e| Error::invalid(file, e))?;
         // Both gte-small's and MiniLM's files ask for padding to 128 and truncation at 128, which gives wrong vectors.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::invalid(file, e))?;
@@ -40,7 +48,10 @@ impl Tokenizer {
                 format!("{special_tokens} special tokens leave no room for text"),
             ));
         }
-        let long_words_are_unknown = matches!(inner.get_model(), ModelWrapper::WordPiece(_));
+        let long_words_are_unknown = matches!(
+            inner.get_model(),
+            Words::WordPiece(_) | Words::Other(tokenizers::ModelWrapper::WordPiece(_))
+        );
         Ok(Tokenizer { inner, max_tokens: spec.max_tokens, special_tokens, long_words_are_unknown })
     }
 

@@ -5,7 +5,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use embedder::{Embedding, Error, Kind, Model, ModelSpec, Pooling};
+use embedder::{Embedding, Error, Kind, Model, ModelSpec, Options, Pooling};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -52,12 +52,17 @@ fn read<T: serde::de::DeserializeOwned>(file: &str) -> T {
     serde_json::from_slice(&std::fs::read(data(file)).unwrap()).unwrap()
 }
 
+fn try_open(folder: &Path) -> Result<Model, Error> {
+    let options = Options { library: &library(), threads: 1, weight_cache: None };
+    Model::open(folder, &options, &mut || ())
+}
+
 fn open(folder: &Path) -> Model {
-    Model::open(folder, &library(), 1).unwrap()
+    try_open(folder).unwrap()
 }
 
 fn embed(model: &mut Model, texts: &[&str]) -> Vec<Embedding> {
-    model.embed(texts, Kind::Document, &mut || ()).unwrap()
+    model.embed(texts, Kind::Document, &mut || ()).unwrap().embeddings
 }
 
 #[track_caller]
@@ -259,7 +264,7 @@ fn prefixes_come_from_the_folder() {
     let mut prefixed = open(copy.path());
     let expected = embed(&mut plain, &["the day hello", "search: hello"]);
     assert_eq!(embed(&mut prefixed, &["hello"])[0], expected[0]);
-    assert_eq!(prefixed.embed(&["hello"], Kind::Query, &mut || ()).unwrap()[0], expected[1]);
+    assert_eq!(prefixed.embed(&["hello"], Kind::Query, &mut || ()).unwrap().embeddings[0], expected[1]);
     // A blank text is nothing, with or without a prefix.
     assert_eq!(embed(&mut prefixed, &[" "])[0].vector, None);
 }
@@ -308,7 +313,7 @@ fn cancelling_unwinds_and_leaves_the_model_usable() {
 fn broken_folders_are_errors_that_name_the_file() {
     #[track_caller]
     fn refused(copy: &tempfile::TempDir, file: &str, reason: &str) {
-        let error = Model::open(copy.path(), &library(), 1).err().expect("a broken folder must not load");
+        let error = try_open(copy.path()).err().expect("a broken folder must not load");
         let (path, found) = match &error {
             Error::InvalidFile { path, reason } => (path, reason.clone()),
             Error::Unreadable { path, source } => (path, source.to_string()),

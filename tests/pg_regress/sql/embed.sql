@@ -38,7 +38,7 @@ FROM embed_models() WHERE name LIKE 'tiny%' ORDER BY name;
 
 -- Volatility: what a generated column and an index need, and what only a query may use.
 SELECT proname, pg_get_function_identity_arguments(oid) AS arguments, provolatile, proisstrict, proparallel, prosupport
-FROM pg_proc WHERE proname IN ('embed', 'embed_query', 'token_count', 'embed_models', 'embed_trigger') ORDER BY 1, 2;
+FROM pg_proc WHERE proname IN ('embed', 'embed_query', 'token_count', 'embed_models', 'embed_stats', 'embed_trigger') ORDER BY 1, 2;
 CREATE TABLE generated (body text, embedding vector(32) GENERATED ALWAYS AS (embed('tiny-bert', body)) STORED);
 INSERT INTO generated VALUES ('hello world'), (NULL), ('the quick brown fox');
 SELECT body, embedding <=> embed('hello world') < 1e-6 AS same FROM generated;
@@ -100,6 +100,16 @@ SELECT embed(repeat('word ', 1000));
 SELECT embed(ARRAY['short', repeat('word ', 1000)]);
 SELECT embed(repeat('word ', 62)) IS NOT NULL AS fits;
 RESET pg_embed.on_truncate;
+
+-- What each model has done in this session
+\c -
+SELECT count(*) AS models FROM embed_stats();
+SELECT embed('hello world') IS NOT NULL AS computed;
+SELECT embed('hello world') IS NOT NULL AS from_the_cache;
+SELECT array_length(embed(ARRAY['one', 'one', NULL, '', 'two']), 1);
+SELECT embed('tiny-int8', repeat('word ', 1000)) IS NOT NULL AS cut;
+SELECT token_count('not counted');
+SELECT model, calls, texts, tokens, truncations, cache_hits, seconds > 0 AS timed FROM embed_stats();
 
 -- SQLSTATEs
 DO $$
