@@ -293,6 +293,10 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
         E::WeightCache { .. } => report(Code::ERRCODE_IO_ERROR, message)
             .set_detail("The model is loaded without it, into memory of this process.")
             .set_hint("\"pg_embed.weight_cache = off\" does so always, and does not say it."),
+        E::OutOfMemory { reason } => {
+            report(Code::ERRCODE_OUT_OF_MEMORY, message).set_detail(presentable(reason))
+        }
+        E::Thread(_) => report(Code::ERRCODE_INSUFFICIENT_RESOURCES, message),
         E::Tokenize(_) | E::Run { .. } => report(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message),
     }
 }

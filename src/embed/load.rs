@@ -2,10 +2,10 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::Once;
 
-use embedder::{Model, Options, Weights, catalog};
-use pgrx::{PgLogLevel, PgSqlErrorCode, ereport};
+use embedder::{Interrupts, Loading, Model, Options, Weights, catalog};
+use pgrx::{PgLogLevel, PgSqlErrorCode, ereport, pg_guard, pg_sys};
 
 use crate::error::{Error, presentable, quotable};
 use crate::guc;
@@ -14,58 +14,90 @@ use crate::guc;
 /// the model for itself.
 const PRELOAD_THREADS: usize = 1;
 
+/// Which model, and how it is loaded.
+#[derive(Clone, PartialEq)]
+struct Wanted {
+    name: String,
+    model_path: PathBuf,
+    threads: usize,
+}
+
+impl Wanted {
+    fn is_same_model(&self, other: &Wanted) -> bool {
+        self.name == other.name && self.model_path == other.model_path
+    }
+}
+
 pub struct Loaded {
     /// The process that loaded it.
     process: u32,
     /// Tells cached results apart: another one each time that a model is loaded.
     pub id: u32,
-    name: String,
-    model_path: PathBuf,
-    threads: usize,
+    wanted: Wanted,
     pub model: Model,
+}
+
+/// A model that was being loaded when the statement which wanted it was cancelled.
+struct Unfinished {
+    wanted: Wanted,
+    loading: Loading,
+    private_bytes: Option<u64>,
 }
 
 #[derive(Default)]
 pub struct Models {
     loaded: Vec<Loaded>,
+    unfinished: Option<Unfinished>,
     /// Models loaded so far.
     loads: u32,
 }
 
 impl Models {
-    /// The named model (`None`: `pg_embed.default_model`), loaded if it is not yet. Calls `check` while it waits for
-    /// another process.
-    pub fn open(&mut self, name: Option<&str>, check: &mut dyn FnMut()) -> Result<&mut Loaded, Error> {
-        let default;
-        let name = match name {
-            Some(name) => name,
-            None => {
-                default = guc::default_model();
-                &default
-            }
-        };
-        let (model_path, threads) = (guc::model_path(), guc::threads());
-        let is_it = |loaded: &Loaded| loaded.name == name && loaded.model_path == model_path;
-        let at = match self.loaded.iter().position(|loaded| is_it(loaded) && loaded.threads == threads) {
+    /// The named model (`None`: `pg_embed.default_model`), loaded if it is not yet.
+    pub fn open(&mut self, name: Option<&str>, interrupts: Interrupts) -> Result<&mut Loaded, Error> {
+        let name = name.map_or_else(guc::default_model, str::to_string);
+        let wanted = Wanted { name, model_path: guc::model_path(), threads: guc::threads() };
+        if self.position(&wanted).is_none() {
+            // Whichever model that is, and if it could not be loaded, the cause may have been mended since.
+            let _ = self.finish(interrupts);
+        }
+        let at = match self.position(&wanted) {
             Some(at) => at,
             None => {
-                let start = Start::now();
-                let model = load(&model_path, name, threads, check)?;
-                log_load(&model, name, &start);
-                // A model of another number of threads is no longer needed, except one that the postmaster loaded: to
-                // destroy it here would copy its pages to this process.
-                self.loaded.retain(|loaded| !is_it(loaded) || loaded.process != std::process::id());
-                self.add(name, model_path, threads, model);
+                self.start(wanted)?;
+                self.finish(interrupts)?;
                 self.loaded.len() - 1
             }
         };
         Ok(&mut self.loaded[at])
     }
 
+    fn position(&self, wanted: &Wanted) -> Option<usize> {
+        self.loaded.iter().position(|loaded| loaded.wanted == *wanted)
+    }
+
+    fn start(&mut self, wanted: Wanted) -> Result<(), Error> {
+        watch_exit();
+        let private_bytes = private_bytes();
+        let loading = with_options(&wanted, Loading::start)?;
+        self.unfinished = Some(Unfinished { wanted, loading, private_bytes });
+        Ok(())
+    }
+
+    /// Waits for the model that is being loaded, if there is one.
+    fn finish(&mut self, interrupts: Interrupts) -> Result<(), Error> {
+        let Some(unfinished) = &self.unfinished else { return Ok(()) };
+        let model = unfinished.loading.wait(interrupts);
+        if let Some(Unfinished { wanted, private_bytes, .. }) = self.unfinished.take() {
+            self.add(wanted, model?, private_bytes);
+        }
+        Ok(())
+    }
+
     /// Whether the model is loaded from the current `pg_embed.model_path`.
     pub fn is_loaded(&self, name: &str) -> bool {
         let model_path = guc::model_path();
-        self.loaded.iter().any(|loaded| loaded.name == name && loaded.model_path == model_path)
+        self.loaded.iter().any(|loaded| loaded.wanted.name == name && loaded.wanted.model_path == model_path)
     }
 
     /// Loads the models of `pg_embed.preload_models`. One that cannot be loaded is a WARNING: the server starts without
@@ -85,46 +117,57 @@ impl Models {
     }
 
     fn preload_one(&mut self, model_path: &Path, name: &str) {
-        let start = Start::now();
-        // A bug must not keep the server from starting, either. No error of Postgres's can be raised in there.
-        let loading = AssertUnwindSafe(|| load(model_path, name, PRELOAD_THREADS, &mut || ()));
+        let private_bytes = private_bytes();
+        let wanted =
+            Wanted { name: name.to_string(), model_path: model_path.to_path_buf(), threads: PRELOAD_THREADS };
+        // A bug must not keep the server from starting, either. No error of Postgres's can be raised in there, and no
+        // thread be started.
+        let loading = AssertUnwindSafe(|| {
+            with_options(&wanted, |folder, options| Model::open(folder, options, Interrupts::NONE))
+        });
         let loaded = catch_unwind(loading).unwrap_or_else(|_| {
             let reason = "panic while the model was loaded".to_string();
             Err(embedder::Error::Run { model: name.to_string(), reason }.into())
         });
         match loaded {
-            Ok(model) => {
-                log_load(&model, name, &start);
-                self.add(name, model_path.to_path_buf(), PRELOAD_THREADS, model);
-            }
+            Ok(model) => self.add(wanted, model, private_bytes),
             Err(error) => error.say(PgLogLevel::WARNING),
         }
     }
 
-    fn add(&mut self, name: &str, model_path: PathBuf, threads: usize, model: Model) {
+    /// `private_bytes`: what the process had before it loaded the model.
+    fn add(&mut self, wanted: Wanted, model: Model, private_bytes: Option<u64>) {
+        log_load(&model, &wanted.name, private_bytes);
+        // A model of another number of threads is no longer needed, except one that the postmaster loaded: to destroy
+        // it here would copy its pages to this process.
+        self.loaded
+            .retain(|loaded| !loaded.wanted.is_same_model(&wanted) || loaded.process != std::process::id());
         self.loads += 1;
-        let (process, id, name) = (std::process::id(), self.loads, name.to_string());
-        self.loaded.push(Loaded { process, id, name, model_path, threads, model });
+        self.loaded.push(Loaded { process: std::process::id(), id: self.loads, wanted, model });
     }
 }
 
-fn load(model_path: &Path, name: &str, threads: usize, check: &mut dyn FnMut()) -> Result<Model, Error> {
-    let folder = catalog::locate(model_path, name)?;
+/// Calls `open` with the model's folder.
+fn with_options<T>(
+    wanted: &Wanted,
+    open: impl FnOnce(&Path, &Options) -> Result<T, embedder::Error>,
+) -> Result<T, Error> {
+    let folder = catalog::locate(&wanted.model_path, &wanted.name)?;
     let (library, weight_cache) = (guc::onnxruntime_path(), guc::weight_cache());
-    let options = Options { library: &library, threads, weight_cache: weight_cache.as_deref() };
-    Ok(Model::open(&folder, &options, check)?)
+    let options =
+        Options { library: &library, threads: wanted.threads, weight_cache: weight_cache.as_deref() };
+    Ok(open(&folder, &options)?)
 }
 
-/// When a model began to be loaded.
-struct Start {
-    time: Instant,
-    private_bytes: Option<u64>,
-}
-
-impl Start {
-    fn now() -> Start {
-        Start { time: Instant::now(), private_bytes: private_bytes() }
+/// Sees to it that the process does not exit under the thread that loads a model.
+fn watch_exit() {
+    static ONCE: Once = Once::new();
+    #[pg_guard]
+    extern "C-unwind" fn finish(code: i32, _argument: pg_sys::Datum) {
+        embedder::before_exit(code);
     }
+    // SAFETY: the function stays where it is, as Postgres never unloads a library.
+    ONCE.call_once(|| unsafe { pg_sys::on_proc_exit(Some(finish), pg_sys::Datum::null()) });
 }
 
 /// Memory of this process that is no file's, in bytes, as Linux knows it without looking at every page.
@@ -137,8 +180,12 @@ fn private_bytes() -> Option<u64> {
 
 /// Logs how long a model took to load and how much memory, and where its weights are.
 ///
-/// A LOG, though each session writes one: it has cost more than the line, and preloading the model spares both.
-fn log_load(model: &Model, name: &str, start: &Start) {
+/// A LOG, though each session writes one: it has cost more than the line, and preloading the model spares both. Without
+/// the statement, which may hold what a user looks for.
+fn log_load(model: &Model, name: &str, private_before: Option<u64>) {
+    // SAFETY: a pointer that Postgres reads when it writes to the log. A LOG does not unwind.
+    let statement =
+        unsafe { std::mem::replace(&mut *(&raw mut pg_sys::debug_query_string), std::ptr::null()) };
     if let Weights::CacheFailed(reason) = model.weights() {
         Error::Embedder(embedder::Error::WeightCache {
             model: name.to_string(),
@@ -148,8 +195,8 @@ fn log_load(model: &Model, name: &str, start: &Start) {
         .say(PgLogLevel::LOG);
     }
     let verb = if guc::preloading() { "preloaded" } else { "loaded" };
-    let milliseconds = start.time.elapsed().as_millis();
-    let memory = match (start.private_bytes, private_bytes()) {
+    let milliseconds = model.load_time().as_millis();
+    let memory = match (private_before, private_bytes()) {
         (Some(before), Some(after)) => {
             format!(", {:.1} MB of private memory", after.saturating_sub(before) as f64 / 1048576.0)
         }
@@ -162,4 +209,6 @@ fn log_load(model: &Model, name: &str, start: &Start) {
     };
     let message = format!("{verb} model \"{name}\" in {milliseconds} ms{memory}{weights}");
     ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, presentable(message));
+    // SAFETY: as above.
+    unsafe { pg_sys::debug_query_string = statement };
 }

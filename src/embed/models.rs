@@ -2,10 +2,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use embedder::cache::{Cache, Key};
-use embedder::{Embedding, Kind};
+use embedder::{Embedding, Interrupts, Kind};
 use pgrx::{PgLogLevel, pg_sys};
 
 use super::load::{Loaded, Models};
@@ -35,7 +36,7 @@ pub fn embed<T>(
 ) -> Result<T, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        let loaded = session.models.open(model, &mut check_for_interrupts)?;
+        let loaded = session.models.open(model, INTERRUPTS)?;
         let key = Key { model: loaded.id, kind, in_array: false, text };
         let capacity = guc::cache_size();
         if let Some(known) = (capacity > 0).then(|| session.cache.get(key)).flatten() {
@@ -53,7 +54,7 @@ pub fn embed<T>(
             report_truncation(truncated, loaded)?;
             return Ok(take(known.vector.as_deref()));
         }
-        let (mut found, time) = timed(|| loaded.model.embed(&[text], kind, &mut check_for_interrupts))?;
+        let (mut found, time) = timed(|| loaded.model.embed(&[text], kind, INTERRUPTS))?;
         let embedding = found.embeddings.pop().unwrap_or(Embedding { vector: None, truncated: false });
         stats::record(
             &loaded.model.spec().name,
@@ -77,7 +78,7 @@ pub fn embed<T>(
 pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Option<Embedding>>, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        let loaded = session.models.open(model, &mut check_for_interrupts)?;
+        let loaded = session.models.open(model, INTERRUPTS)?;
         let capacity = guc::cache_size();
         let kind = Kind::Document;
         let key = |text| Key { model: loaded.id, kind, in_array: true, text };
@@ -91,7 +92,7 @@ pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Opti
             .filter_map(|i| texts[i].map(|text| (i, text)))
             .collect();
         let missing_texts: Vec<&str> = missing.iter().map(|(_, text)| *text).collect();
-        let (found, time) = timed(|| loaded.model.embed(&missing_texts, kind, &mut check_for_interrupts))?;
+        let (found, time) = timed(|| loaded.model.embed(&missing_texts, kind, INTERRUPTS))?;
         // A large batch would only push out what the cache is for: the texts of a query, asked for again and again.
         let keep = missing.len() <= capacity / 2;
         for ((i, text), embedding) in missing.into_iter().zip(found.embeddings) {
@@ -127,8 +128,8 @@ fn timed<T, E>(work: impl FnOnce() -> Result<T, E>) -> Result<(T, Duration), E> 
 pub fn token_count(model: Option<&str>, text: &str) -> Result<usize, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        let loaded = session.models.open(model, &mut check_for_interrupts)?;
-        Ok(loaded.model.token_count(text, &mut check_for_interrupts)?)
+        let loaded = session.models.open(model, INTERRUPTS)?;
+        Ok(loaded.model.token_count(text, INTERRUPTS)?)
     })
 }
 
@@ -161,7 +162,16 @@ fn report_truncation(truncated: bool, loaded: &Loaded) -> Result<(), Error> {
     Ok(())
 }
 
-/// Lets a cancelled query or a statement_timeout end the work, by unwinding.
+/// Let a cancelled query or a statement_timeout end the work.
+const INTERRUPTS: Interrupts = Interrupts { check: &check_for_interrupts, pending: Some(interrupt_pending) };
+
 fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
+}
+
+/// Whether a signal handler of Postgres's has left something to do. May be asked by any thread.
+fn interrupt_pending() -> bool {
+    let flag = (&raw mut pg_sys::InterruptPending).cast::<pg_sys::sig_atomic_t>();
+    // SAFETY: a number of the server's that lives as long as the process, aligned for its type.
+    unsafe { AtomicI32::from_ptr(flag) }.load(Ordering::Relaxed) != 0
 }

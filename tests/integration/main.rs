@@ -23,6 +23,7 @@ mod ivf_replication;
 mod limits;
 mod network;
 mod plans;
+mod pressure;
 mod privileges;
 mod readme;
 mod runtime;

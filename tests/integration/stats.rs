@@ -94,8 +94,9 @@ fn parallel_workers_count() {
     );
     assert!(plan.iter().any(|line| line[0].contains("Workers Launched: 2")), "{plan:?}");
     let found = stats(&mut client).remove(0);
-    // Each process has computed 'once' once.
-    assert_eq!((&found[2][..], &found[5][..]), ("6000", "2997"), "{found:?}");
+    assert_eq!(found[2], "6000");
+    // Each process that has had a row has computed 'once' once.
+    assert!(["2997", "2998", "2999"].contains(&&found[5][..]), "{found:?}");
 }
 
 #[test]
@@ -133,4 +134,5 @@ fn the_log_tells_what_a_model_takes_to_load() {
         );
         assert!(line.ends_with(weights), "{line}");
     }
+    assert!(!log.contains("STATEMENT"), "{log}");
 }

@@ -24,6 +24,12 @@ pub enum Error {
     /// [`Weights::CacheFailed`](crate::Weights).
     #[error("could not use the weight cache in \"{}\" for model \"{model}\": {reason}", directory.display())]
     WeightCache { model: String, directory: PathBuf, reason: String },
+    /// The thread that loads a model could not be started, or has ended without a word.
+    #[error("could not load the model in a thread of its own: {0}")]
+    Thread(std::io::Error),
+    /// In ONNX Runtime, or before work that would need more than there is.
+    #[error("out of memory")]
+    OutOfMemory { reason: String },
     /// The tokenizer refused a text.
     #[error("could not tokenize the text: {0}")]
     Tokenize(String),
@@ -36,7 +42,9 @@ impl Error {
     /// The message, and the reason where that is kept apart from it.
     pub fn with_reason(&self) -> String {
         match self {
-            Error::InvalidFile { reason, .. } | Error::Runtime { reason, .. } => format!("{self}: {reason}"),
+            Error::InvalidFile { reason, .. }
+            | Error::Runtime { reason, .. }
+            | Error::OutOfMemory { reason } => format!("{self}: {reason}"),
             _ => self.to_string(),
         }
     }

@@ -1,11 +1,14 @@
 //! Text to vector: reads a sentence-embedding model folder, tokenises, runs the model, pools and normalises.
 //!
-//! Knows nothing of Postgres. Long work calls a `check` function between steps; it may unwind (a cancelled query).
+//! Knows nothing of Postgres. Long work asks [`Interrupts`] whether to go on (a cancelled query).
 
 mod batch;
 pub mod cache;
 pub mod catalog;
 mod error;
+mod interrupts;
+mod loading;
+mod memory;
 mod model;
 mod onnx;
 mod pool;
@@ -16,6 +19,8 @@ mod weights;
 mod wordpiece;
 
 pub use error::Error;
+pub use interrupts::Interrupts;
+pub use loading::{Loading, before_exit};
 pub use model::{Embedded, Embedding, Kind, Model, Options, Weights};
 pub use onnx::Precision;
 pub use spec::{ModelSpec, Pooling};

@@ -4,10 +4,11 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::session::{self, Batch, Output, Session};
 use crate::tokenize::{Tokenizer, Tokens};
-use crate::{Error, ModelSpec, batch, pool};
+use crate::{Error, Interrupts, ModelSpec, batch, memory, pool};
 
 /// Whether a text is stored or searched for: some models want a different prefix for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -68,20 +69,27 @@ pub struct Model {
     tokenizer: Tokenizer,
     session: Session,
     weights: Weights,
+    load_time: Duration,
     /// Tokens of the document and of the query prefix: a text without more has none of its own.
     prefix_tokens: [usize; 2],
 }
 
 impl Model {
-    /// Loads the model in `folder`. `check` is called while another process fills the cache.
-    pub fn open(folder: &Path, options: &Options, check: &mut dyn FnMut()) -> Result<Model, Error> {
+    /// Loads the model in `folder`.
+    pub fn open(folder: &Path, options: &Options, interrupts: Interrupts) -> Result<Model, Error> {
+        let start = Instant::now();
         let spec = ModelSpec::read(folder)?;
         let tokenizer = Tokenizer::open(&spec)?;
-        let own_tokens = |prefix: &str| tokenizer.count(prefix, &mut || ());
+        let own_tokens = |prefix: &str| tokenizer.count(prefix, Interrupts::NONE);
         let prefix_tokens = [own_tokens(&spec.document_prefix)?, own_tokens(&spec.query_prefix)?];
-        let (session, weights) = Session::open(&spec, options, check)?;
+        let (session, weights) = Session::open(&spec, options, interrupts)?;
         session::trim_memory();
-        Ok(Model { spec, tokenizer, session, weights, prefix_tokens })
+        Ok(Model { spec, tokenizer, session, weights, load_time: start.elapsed(), prefix_tokens })
+    }
+
+    /// How long it took to load.
+    pub fn load_time(&self) -> Duration {
+        self.load_time
     }
 
     pub fn weights(&self) -> &Weights {
@@ -93,20 +101,18 @@ impl Model {
     }
 
     /// Tokens the model would see of `text`, special tokens included, before truncation.
-    pub fn token_count(&self, text: &str, check: &mut dyn FnMut()) -> Result<usize, Error> {
-        self.tokenizer.count(&self.prefixed(text, Kind::Document), check)
+    pub fn token_count(&self, text: &str, interrupts: Interrupts) -> Result<usize, Error> {
+        self.tokenizer.count(&self.prefixed(text, Kind::Document), interrupts)
     }
 
     /// The ids the model sees of `text`, cut at its maximum; `None` when there is nothing but special tokens.
-    pub fn token_ids(&self, text: &str, check: &mut dyn FnMut()) -> Result<Option<Vec<u32>>, Error> {
-        let tokens = self.tokenizer.encode(&self.prefixed(text, Kind::Document), check)?;
+    pub fn token_ids(&self, text: &str, interrupts: Interrupts) -> Result<Option<Vec<u32>>, Error> {
+        let tokens = self.tokenizer.encode(&self.prefixed(text, Kind::Document), interrupts)?;
         Ok(tokens.map(|tokens| tokens.ids))
     }
 
     /// Embeds texts. Equal ones are computed once.
-    ///
-    /// `check` is called between batches and between pieces of long texts.
-    pub fn embed(&mut self, texts: &[&str], kind: Kind, check: &mut dyn FnMut()) -> Result<Embedded, Error> {
+    pub fn embed(&mut self, texts: &[&str], kind: Kind, interrupts: Interrupts) -> Result<Embedded, Error> {
         let mut position_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
         let mut unique: Vec<&str> = vec![];
         let positions: Vec<usize> = texts
@@ -121,7 +127,7 @@ impl Model {
         let mut embeddings = Vec::with_capacity(unique.len());
         let mut tokens = 0;
         for window in unique.chunks(WINDOW) {
-            tokens += self.embed_window(window, kind, check, &mut embeddings)?;
+            tokens += self.embed_window(window, kind, interrupts, &mut embeddings)?;
         }
         Ok(Embedded { embeddings: positions.into_iter().map(|at| embeddings[at].clone()).collect(), tokens })
     }
@@ -131,14 +137,17 @@ impl Model {
         &mut self,
         texts: &[&str],
         kind: Kind,
-        check: &mut dyn FnMut(),
+        interrupts: Interrupts,
         embeddings: &mut Vec<Embedding>,
     ) -> Result<usize, Error> {
+        // The ids and types of their tokens, and their vectors.
+        let tokens: usize = texts.iter().map(|text| text.len().min(self.spec.max_tokens)).sum();
+        memory::ensure((2 * tokens + texts.len() * self.spec.dimensions) * size_of::<f32>())?;
         let first = embeddings.len();
         let mut tokens: Vec<Tokens> = Vec::with_capacity(texts.len());
         let mut owners = Vec::with_capacity(texts.len());
         for (i, text) in texts.iter().enumerate() {
-            let encoded = self.tokenizer.encode(&self.prefixed(text, kind), check)?;
+            let encoded = self.tokenizer.encode(&self.prefixed(text, kind), interrupts)?;
             let encoded = encoded.filter(|t| t.truncated || t.ids.len() > self.prefix_tokens[kind as usize]);
             embeddings
                 .push(Embedding { vector: None, truncated: encoded.as_ref().is_some_and(|t| t.truncated) });
@@ -154,9 +163,9 @@ impl Model {
             batch::plan(&lengths)
         };
         for group in groups {
-            check();
+            (interrupts.check)();
             let members: Vec<&Tokens> = group.iter().map(|&i| &tokens[i]).collect();
-            for (&i, vector) in group.iter().zip(self.run(&members)?) {
+            for (&i, vector) in group.iter().zip(self.run(&members, interrupts)?) {
                 embeddings[owners[i]].vector = Some(vector);
             }
         }
@@ -164,10 +173,10 @@ impl Model {
     }
 
     /// Runs one batch: a vector for each member.
-    fn run(&mut self, members: &[&Tokens]) -> Result<Vec<Arc<[f32]>>, Error> {
+    fn run(&mut self, members: &[&Tokens], interrupts: Interrupts) -> Result<Vec<Arc<[f32]>>, Error> {
         let longest = members.iter().map(|t| t.ids.len()).max().unwrap_or(0);
         let dimensions = self.spec.dimensions;
-        let output = self.session.run(&pad(members, longest))?;
+        let output = self.session.run(&pad(members, longest), interrupts)?;
         members
             .iter()
             .enumerate()

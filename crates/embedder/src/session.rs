@@ -11,16 +11,20 @@ use ort::environment::Environment;
 use ort::ep;
 use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::session::{RunOptions, Session as OrtSession, SessionInputValue};
 use ort::sys::{ORT_API_VERSION, OrtApiBase};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
-use crate::weights::{self, Lock, WeightCache};
-use crate::{Error, ModelSpec, Options, Weights};
+use crate::interrupts::without_signals;
+use crate::weights::{self, WeightCache};
+use crate::{Error, Interrupts, ModelSpec, Options, Weights, memory};
 
 /// The process has one environment; it is never destroyed, as a process that inherits or exits must not run
 /// ONNX Runtime's destructors.
 static ENVIRONMENT: OnceCell<Environment> = OnceCell::new();
+
+/// What ONNX Runtime takes to start, beside its library. Measured: 6 MB.
+const ENVIRONMENT_BYTES: usize = 12 << 20;
 
 /// Opens ONNX Runtime on first use. A failure is not remembered: the next call tries again.
 fn environment(library: &Path) -> Result<&'static Environment, Error> {
@@ -30,6 +34,9 @@ fn environment(library: &Path) -> Result<&'static Environment, Error> {
             missing: !library.exists(),
             reason,
         };
+        // Short of memory, ONNX Runtime would be left half-started for the rest of the process.
+        let bytes = std::fs::metadata(library).map_or(0, |file| file.len() as usize);
+        memory::ensure(bytes.saturating_add(ENVIRONMENT_BYTES))?;
         // 1.28, the version pg_embed installs, has no telemetry. A newer one that the user put there would start a
         // thread that sends some, and that makes a Postgres child hang at exit; this variable forbids it.
         // SAFETY: backends are single-threaded until ONNX Runtime is loaded, so no other thread reads the environment.
@@ -44,6 +51,11 @@ fn environment(library: &Path) -> Result<&'static Environment, Error> {
         environment.set_log_level(LogLevel::Error);
         Ok(environment)
     })
+}
+
+/// Opens ONNX Runtime if it is not open yet. Errors: [`Error::Runtime`].
+pub fn start_runtime(library: &Path) -> Result<(), Error> {
+    without_signals(|| environment(library).map(|_| ()))
 }
 
 /// Refuses a library that `ort` would panic about, or keep although it is of no use.
@@ -109,18 +121,18 @@ pub struct Session {
 impl Session {
     /// Loads the model's graph and weights, and says how it came by the weights.
     ///
-    /// `check` is called while another process builds the cache. Errors: [`Error::Runtime`], [`Error::InvalidFile`] for
-    /// an ONNX file that does not load or has other inputs or outputs than a sentence encoder.
+    /// Errors: [`Error::Runtime`], [`Error::InvalidFile`] for an ONNX file that does not load or has other inputs or
+    /// outputs than a sentence encoder.
     pub fn open(
         spec: &ModelSpec,
         options: &Options,
-        check: &mut dyn FnMut(),
+        interrupts: Interrupts,
     ) -> Result<(Session, Weights), Error> {
-        without_signals(|| environment(options.library).map(|_| ()))?;
+        start_runtime(options.library)?;
         // The key of an entry covers one file.
         let weights = match options.weight_cache.filter(|_| spec.precision.weights_inside) {
             None => Weights::Private,
-            Some(directory) => match Session::from_cache(spec, options, directory, check) {
+            Some(directory) => match Session::from_cache(spec, options, directory, interrupts) {
                 Ok(opened) => return Ok(opened),
                 Err(reason) => Weights::CacheFailed(reason),
             },
@@ -133,29 +145,34 @@ impl Session {
         spec: &ModelSpec,
         options: &Options,
         directory: &Path,
-        check: &mut dyn FnMut(),
+        interrupts: Interrupts,
     ) -> Result<(Session, Weights), String> {
         let failed = |error: io::Error| error.to_string();
-        let cache = WeightCache::new(directory, &spec.onnx_file, &runtime()).map_err(failed)?;
-        if let Some(graph) = cache.graph() {
-            return Ok((Session::map(spec, options, &graph)?, Weights::Cached));
-        }
-        let lock = cache.lock(check).map_err(failed)?;
-        if let Some(graph) = cache.graph() {
-            return Ok((Session::map(spec, options, &graph)?, Weights::Cached));
-        }
+        let cache = WeightCache::new(directory, &spec.onnx_file, &runtime(), interrupts).map_err(failed)?;
+        let lock = loop {
+            let seen = cache.stamp();
+            if let Some(session) =
+                cache.graph(interrupts).and_then(|graph| Session::map(spec, options, &graph).ok())
+            {
+                return Ok((session, Weights::Cached));
+            }
+            let lock = cache.lock(interrupts).map_err(failed)?;
+            // Otherwise another process has put an entry in its place. All who have waited load it, not one by one.
+            if cache.stamp() == seen {
+                break lock;
+            }
+        };
         // With one thread, whatever is wanted: these sessions are gone at once.
         let single = Options { threads: 1, ..*options };
-        let built = Session::build(spec, &single, &cache, &lock)
-            .and_then(|sample| Ok((sample, cache.finish(&lock, check).map_err(failed)?)));
-        if built.is_err() {
-            cache.abandon(&lock);
-        }
-        let (expected, graph) = built?;
-        if Session::map(spec, &single, &graph)?.sample()? != expected {
-            cache.discard(&lock);
+        let built = cache.begin(&lock).map_err(failed)?;
+        let expected = Session::load(spec, &single, &spec.onnx_file, Graph::SavedTo(&built))
+            .map_err(|error| error.with_reason())?
+            .sample()?;
+        if Session::map(spec, &single, &built)?.sample()? != expected {
             return Err("it gives other vectors than the model's file".to_string());
         }
+        let graph = cache.finish(&lock, interrupts).map_err(failed)?;
+        drop(lock);
         Ok((Session::map(spec, options, &graph)?, Weights::Built))
     }
 
@@ -172,19 +189,6 @@ impl Session {
         }
     }
 
-    /// Saves the optimised graph and its weights. Returns the model's [`sample`](Session::sample).
-    fn build(
-        spec: &ModelSpec,
-        options: &Options,
-        cache: &WeightCache,
-        lock: &Lock,
-    ) -> Result<Vec<u32>, String> {
-        let graph = cache.begin(lock).map_err(|error| error.to_string())?;
-        Session::load(spec, options, &spec.onnx_file, Graph::SavedTo(&graph))
-            .map_err(|error| error.with_reason())?
-            .sample()
-    }
-
     /// What the model makes of a few tokens, bit by bit.
     fn sample(&mut self) -> Result<Vec<u32>, String> {
         const TOKENS: usize = 8;
@@ -196,16 +200,15 @@ impl Session {
             type_ids: vec![0; TOKENS],
         };
         let (Output::Tokens(values) | Output::Texts(values)) =
-            self.run(&batch).map_err(|error| error.with_reason())?;
+            self.run(&batch, Interrupts::NONE).map_err(|error| error.with_reason())?;
         Ok(values.into_iter().map(f32::to_bits).collect())
     }
 
     fn load(spec: &ModelSpec, options: &Options, file: &Path, graph: Graph) -> Result<Session, Error> {
         let invalid = |reason: String| Error::invalid(&spec.onnx_file, reason);
-        let inner = without_signals(|| {
-            commit(environment(options.library)?, options.threads, file, graph)
-                .map_err(|e| invalid(e.to_string()))
-        })?;
+        let environment = environment(options.library)?;
+        let inner = without_signals(|| builder(environment, options.threads, &graph)?.commit_from_file(file))
+            .map_err(|e| out_of_memory(&e).unwrap_or_else(|| invalid(e.to_string())))?;
         let inputs = inner
             .inputs()
             .iter()
@@ -227,8 +230,28 @@ impl Session {
     }
 
     /// Runs the model. Errors: [`Error::Run`], also for an output of another shape than promised.
-    pub fn run(&mut self, batch: &Batch) -> Result<Output, Error> {
-        let failed = |reason: String| Error::Run { model: self.model.clone(), reason };
+    pub fn run(&mut self, batch: &Batch, interrupts: Interrupts) -> Result<Output, Error> {
+        let pending = interrupts.pending.filter(|_| batch.texts * batch.tokens >= MIN_WATCHED_TOKENS);
+        let mut interrupts = Interrupts { pending, ..interrupts };
+        let output = loop {
+            let options = RunOptions::new().map_err(|e| self.failed(e))?;
+            // Only fails in a version that has no such function.
+            let terminate = || drop(options.terminate());
+            match interrupts.watch(terminate, || self.run_once(batch, &options)) {
+                Some(output) => break output,
+                // Now to the end: what was pending did not end the work, and may still be there.
+                None => interrupts.pending = None,
+            }
+        };
+        output.map_err(|e| self.failed(e))
+    }
+
+    fn failed(&self, error: ort::Error) -> Error {
+        out_of_memory(&error)
+            .unwrap_or_else(|| Error::Run { model: self.model.clone(), reason: error.to_string() })
+    }
+
+    fn run_once(&mut self, batch: &Batch, options: &RunOptions) -> ort::Result<Output> {
         let shape = [batch.texts, batch.tokens];
         let mut inputs: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.inputs.len());
         for (name, input) in &self.inputs {
@@ -237,26 +260,34 @@ impl Session {
                 Input::Mask => &batch.mask,
                 Input::TypeIds => &batch.type_ids,
             };
-            let tensor =
-                TensorRef::from_array_view((shape, data.as_slice())).map_err(|e| failed(e.to_string()))?;
+            let tensor = TensorRef::from_array_view((shape, data.as_slice()))?;
             inputs.push((name.as_str(), tensor.into()));
         }
-        let outputs = self.inner.run(inputs).map_err(|e| failed(e.to_string()))?;
-        let (shape, data) =
-            outputs[self.output.as_str()].try_extract_tensor::<f32>().map_err(|e| failed(e.to_string()))?;
+        let outputs = self.inner.run_with_options(inputs, options)?;
+        let (shape, data) = outputs[self.output.as_str()].try_extract_tensor::<f32>()?;
         let [texts, tokens, dimensions] = [batch.texts, batch.tokens, self.dimensions].map(|n| n as i64);
         if shape[..] == [texts, tokens, dimensions] {
             Ok(Output::Tokens(data.to_vec()))
         } else if shape[..] == [texts, dimensions] {
             Ok(Output::Texts(data.to_vec()))
         } else {
-            Err(failed(format!(
+            Err(ort::Error::new(format!(
                 "output \"{}\" has shape {:?} where [{texts}, {tokens}, {dimensions}] was expected",
                 self.output,
                 &shape[..]
             )))
         }
     }
+}
+
+/// Fewer padded tokens are not watched: they take no longer than half a second with a model that is 50 times the size
+/// of MiniLM.
+const MIN_WATCHED_TOKENS: usize = 32;
+
+/// ONNX Runtime has no code for it, but passes on what C++ says.
+fn out_of_memory(error: &ort::Error) -> Option<Error> {
+    let reason = error.message();
+    reason.contains("std::bad_alloc").then(|| Error::OutOfMemory { reason: reason.to_string() })
 }
 
 /// Which graph is loaded, and what becomes of it.
@@ -273,7 +304,7 @@ enum Graph<'a> {
 /// it loads. Its own default.
 const MIN_EXTERNAL_BYTES: &str = "1024";
 
-fn commit(environment: &Environment, threads: usize, file: &Path, graph: Graph) -> ort::Result<OrtSession> {
+fn builder(environment: &Environment, threads: usize, graph: &Graph) -> ort::Result<SessionBuilder> {
     let builder = OrtSession::builder(environment)?
         // The arena and the memory pattern keep the largest batch's memory for ever: gigabytes in a backend.
         .with_execution_providers([ep::CPU::default().with_arena_allocator(false).build()])?
@@ -282,7 +313,7 @@ fn commit(environment: &Environment, threads: usize, file: &Path, graph: Graph) 
         .with_inter_threads(1)?
         .with_intra_op_spinning(false)?
         .with_log_level(LogLevel::Error)?;
-    let mut builder: SessionBuilder = match graph {
+    Ok(match graph {
         Graph::Original => builder,
         Graph::SavedTo(path) => builder
             .with_optimized_model_path(path)?
@@ -293,8 +324,7 @@ fn commit(environment: &Environment, threads: usize, file: &Path, graph: Graph) 
             )?
             .with_config_entry("session.save_external_prepacked_constant_initializers", "1")?,
         Graph::Cached => builder.with_optimization_level(GraphOptimizationLevel::Disable)?,
-    };
-    builder.commit_from_file(file)
+    })
 }
 
 /// The version and the build of ONNX Runtime: another one may optimise and pack in other ways.
@@ -333,26 +363,4 @@ fn output(session: &OrtSession, spec: &ModelSpec) -> Result<String, String> {
         ));
     }
     Ok(name.to_string())
-}
-
-/// Runs `start` with all signals blocked. Threads inherit the mask of their creator, so a thread pool made inside never
-/// runs a Postgres signal handler.
-fn without_signals<T>(start: impl FnOnce() -> T) -> T {
-    /// Restores the mask also when unwinding.
-    struct Restore(libc::sigset_t);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            // SAFETY: the set was filled by pthread_sigmask.
-            unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &self.0, std::ptr::null_mut()) };
-        }
-    }
-    // SAFETY: both sets are initialised before they are read: one by sigfillset, the other by pthread_sigmask.
-    let _restore = unsafe {
-        let mut all = std::mem::zeroed();
-        let mut before = std::mem::zeroed();
-        libc::sigfillset(&mut all);
-        libc::pthread_sigmask(libc::SIG_BLOCK, &all, &mut before);
-        Restore(before)
-    };
-    start()
 }

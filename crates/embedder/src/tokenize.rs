@@ -7,7 +7,7 @@ use tokenizers::{
 use unicode_categories::UnicodeCategories;
 
 use crate::wordpiece::Words;
-use crate::{Error, ModelSpec};
+use crate::{Error, Interrupts, ModelSpec, memory};
 
 /// A text as the model sees it; special tokens included.
 #[derive(Debug, PartialEq, Eq)]
@@ -31,10 +31,16 @@ pub struct Tokenizer {
     long_words_are_unknown: bool,
 }
 
+/// What a tokenizer takes while it is read, in bytes of its file. Measured: 2.7 with gte-small's; those of the tokenizers
+/// crate keep several copies of the vocabulary.
+const MAX_GROWTH: usize = 16;
+
 impl Tokenizer {
     /// Errors: [`Error::Unreadable`], [`Error::InvalidFile`].
     pub fn open(spec: &ModelSpec) -> Result<Tokenizer, Error> {
         let file = &spec.tokenizer_file;
+        let length = std::fs::metadata(file).map_err(Error::unreadable(file))?.len() as usize;
+        memory::ensure(length.saturating_mul(MAX_GROWTH))?;
         let bytes = std::fs::read(file).map_err(Error::unreadable(file))?;
         let mut inner: Parts = serde_json::from_slice(&bytes).map_err(|e| Error::invalid(file, e))?;
         // Both gte-small's and MiniLM's files ask for padding to 128 and truncation at 128, which gives wrong vectors.
@@ -56,24 +62,24 @@ impl Tokenizer {
     }
 
     /// Tokens of `text`, special tokens included, before truncation.
-    pub fn count(&self, text: &str, check: &mut dyn FnMut()) -> Result<usize, Error> {
+    pub fn count(&self, text: &str, interrupts: Interrupts) -> Result<usize, Error> {
         let mut tokens = self.special_tokens;
         for piece in pieces(text, self.long_words_are_unknown) {
-            check();
+            (interrupts.check)();
             tokens += self.encode_piece(piece)?.len();
         }
         Ok(tokens)
     }
 
     /// `text` as the model sees it, cut at its maximum; `None` when there is nothing but special tokens to see.
-    pub fn encode(&self, text: &str, check: &mut dyn FnMut()) -> Result<Option<Tokens>, Error> {
+    pub fn encode(&self, text: &str, interrupts: Interrupts) -> Result<Option<Tokens>, Error> {
         let room = self.max_tokens - self.special_tokens;
         let mut encoding = Encoding::default();
         for piece in pieces(text, self.long_words_are_unknown) {
             if encoding.len() > room {
                 break;
             }
-            check();
+            (interrupts.check)();
             let next = self.encode_piece(piece)?;
             if encoding.is_empty() { encoding = next } else { encoding.merge_with(next, false) }
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIRECTORY/lock                     locked by the process that builds an entry
-//! DIRECTORY/building/                the entry that is being built, or that a crash left behind
+//! DIRECTORY/building.PID/            the entry that a process builds, or that a crash left behind
 //! DIRECTORY/KEY/graph.onnx           the optimised graph
 //! DIRECTORY/KEY/weights              its weights, prepacked; ONNX Runtime maps this file
 //! DIRECTORY/KEY/manifest.json        lengths and hashes of the two, and whose they are
@@ -11,16 +11,21 @@
 //! A key covers everything that the files depend on, so that an entry is right or damaged, and never out of date. Files
 //! are never changed once they are in place: processes map them. A new entry is renamed into place as a whole.
 
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
 use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
+use memmap2::{Advice, Mmap};
 use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 use twox_hash::xxhash3_128::Hasher;
+
+use crate::Interrupts;
 
 /// Version of the layout above, and of the options that a graph is saved with.
 const FORMAT: u32 = 1;
@@ -30,10 +35,14 @@ const GRAPH: &str = "graph.onnx";
 pub const WEIGHTS: &str = "weights";
 const MANIFEST: &str = "manifest.json";
 const LOCK: &str = "lock";
+/// Followed by the number of the process: if the directory was removed with the lock in it, two may build at once.
 const BUILDING: &str = "building";
 
 /// Between two looks whether another process has finished building.
 const POLL: Duration = Duration::from_millis(10);
+
+/// Nobody waits longer for another process: it may have been stopped, and a server that starts must not hang on it.
+const MAX_WAIT: Duration = Duration::from_secs(60);
 
 /// Of the file system's free space an entry may take one part in this many: Postgres needs it more.
 const FREE_SPACE_SHARE: u64 = 2;
@@ -42,8 +51,8 @@ const FREE_SPACE_SHARE: u64 = 2;
 /// 1.5 for all-minilm-l6-v2, 1.6 for gte-small's shape.
 const MAX_GROWTH: u64 = 2;
 
-/// Bytes read at once to hash a file. Measured: the fastest of 64 kB to 1 MB.
-const READ_BYTES: usize = 128 * 1024;
+/// Bytes of a file that are hashed at once. Measured: the fastest of 64 kB to 1 MB.
+const CHUNK_BYTES: usize = 128 * 1024;
 
 /// A file as it was when it was written.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,8 +65,9 @@ struct Fingerprint {
 #[derive(Debug, Serialize, Deserialize)]
 struct Manifest {
     key: String,
-    /// The model's ONNX file: an entry goes when it is gone, or has become another one.
-    model: PathBuf,
+    /// The path of the model's ONNX file, in whatever encoding: an entry goes when the file is gone, or has become
+    /// another one.
+    model: Vec<u8>,
     graph: Fingerprint,
     weights: Fingerprint,
 }
@@ -66,7 +76,8 @@ struct Manifest {
 pub struct WeightCache<'a> {
     directory: &'a Path,
     model: &'a Path,
-    model_bytes: u64,
+    /// Of the model's file.
+    fingerprint: Fingerprint,
     key: String,
 }
 
@@ -74,42 +85,60 @@ impl<'a> WeightCache<'a> {
     /// The entry in `directory` for the ONNX file `model`, as `runtime` prepares it. Reads the whole file: neither its
     /// times nor its inode are sure to change with it (a read-only image has the same ones for each of its versions),
     /// and a vector made with other weights than the model's would be wrong without a sign.
-    pub fn new(directory: &'a Path, model: &'a Path, runtime: &str) -> io::Result<WeightCache<'a>> {
-        let Fingerprint { bytes, hash } = read_fingerprint(model)?;
+    pub fn new(
+        directory: &'a Path,
+        model: &'a Path,
+        runtime: &str,
+        interrupts: Interrupts,
+    ) -> io::Result<WeightCache<'a>> {
+        let fingerprint = read_fingerprint(model, interrupts)?;
+        let Fingerprint { bytes, hash } = &fingerprint;
         let key = format!("{FORMAT}\n{runtime}\n{}\n{bytes}\n{hash}", processor());
-        Ok(WeightCache {
-            directory,
-            model,
-            model_bytes: bytes,
-            key: hex(XxHash3_128::oneshot(key.as_bytes())),
-        })
+        Ok(WeightCache { directory, model, fingerprint, key: hex(XxHash3_128::oneshot(key.as_bytes())) })
     }
 
     fn entry(&self) -> PathBuf {
         self.directory.join(&self.key)
     }
 
+    /// Tells one entry from another that has taken its place since.
+    pub fn stamp(&self) -> Option<(u64, SystemTime)> {
+        let manifest = fs::metadata(self.entry().join(MANIFEST)).ok()?;
+        Some((manifest.ino(), manifest.modified().ok()?))
+    }
+
     /// The entry's graph, if the entry is there and every byte of it is as it was written.
-    pub fn graph(&self) -> Option<PathBuf> {
+    pub fn graph(&self, interrupts: Interrupts) -> Option<PathBuf> {
         let entry = self.entry();
         let manifest = read_manifest(&entry)?;
         let whole = manifest.key == self.key
-            && map_fingerprint(&entry.join(GRAPH)).ok()? == manifest.graph
-            && map_fingerprint(&entry.join(WEIGHTS)).ok()? == manifest.weights;
+            && map_fingerprint(&entry.join(GRAPH), interrupts).ok()? == manifest.graph
+            && map_fingerprint(&entry.join(WEIGHTS), interrupts).ok()? == manifest.weights;
         whole.then(|| entry.join(GRAPH))
     }
 
     /// Waits until no other process builds an entry. One at a time: building takes several times the memory of the
-    /// model, and whoever has waited may find the entry built. Calls `check` while it waits.
-    pub fn lock(&self, check: &mut dyn FnMut()) -> io::Result<Lock> {
+    /// model, and whoever has waited may find the entry built.
+    pub fn lock(&self, interrupts: Interrupts) -> io::Result<Lock> {
         fs::create_dir_all(self.directory)?;
+        let start = Instant::now();
         let file =
             OpenOptions::new().write(true).create(true).truncate(false).open(self.directory.join(LOCK))?;
         loop {
             match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
+                Ok(()) => {
+                    return Ok(Lock {
+                        _file: file,
+                        building: self.directory.join(format!("{BUILDING}.{}", std::process::id())),
+                    });
+                }
                 Err(TryLockError::WouldBlock) => {
-                    check();
+                    (interrupts.check)();
+                    if start.elapsed() > MAX_WAIT {
+                        let reason =
+                            format!("another process has held its lock for {} s", MAX_WAIT.as_secs());
+                        return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+                    }
                     std::thread::sleep(POLL);
                 }
                 Err(TryLockError::Error(error)) => return Err(error),
@@ -118,53 +147,52 @@ impl<'a> WeightCache<'a> {
     }
 
     /// Makes an empty directory to build the entry in; returns where its graph is to be written.
-    pub fn begin(&self, _lock: &Lock) -> io::Result<PathBuf> {
-        // Left behind by a process that was killed while it held the lock.
-        remove(&self.directory.join(BUILDING))?;
+    pub fn begin(&self, lock: &Lock) -> io::Result<PathBuf> {
+        // What a process has left behind that was killed while it held the lock.
+        for found in fs::read_dir(self.directory)? {
+            let found = found?;
+            if found.file_name().as_bytes().starts_with(BUILDING.as_bytes()) {
+                remove(&found.path())?;
+            }
+        }
         let free = free_space(self.directory)?;
-        let wanted = self.model_bytes * MAX_GROWTH;
+        let wanted = self.fingerprint.bytes * MAX_GROWTH;
         if free / FREE_SPACE_SHARE < wanted {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,
                 format!("it may take {wanted} bytes, and no more than half of the {free} free ones"),
             ));
         }
-        fs::create_dir(self.directory.join(BUILDING))?;
-        Ok(self.directory.join(BUILDING).join(GRAPH))
+        fs::create_dir(&lock.building)?;
+        Ok(lock.building.join(GRAPH))
     }
 
-    /// Puts the entry that was built into place, and removes those that it replaces; returns its graph. Calls `check`
-    /// while nothing is lost if it unwinds.
-    pub fn finish(&self, _lock: &Lock, check: &mut dyn FnMut()) -> io::Result<PathBuf> {
-        let building = self.directory.join(BUILDING);
+    /// Puts the entry that was built into place, and removes those that it replaces; returns its graph.
+    ///
+    /// Errors: also [`InvalidData`](io::ErrorKind::InvalidData) if the model is not the one any more that the key is
+    /// made from.
+    pub fn finish(&self, lock: &Lock, interrupts: Interrupts) -> io::Result<PathBuf> {
+        let building = &lock.building;
+        if read_fingerprint(self.model, interrupts)? != self.fingerprint {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the model's file has changed meanwhile"));
+        }
         let manifest = Manifest {
             key: self.key.clone(),
-            model: self.model.to_path_buf(),
-            graph: map_fingerprint(&building.join(GRAPH))?,
-            weights: map_fingerprint(&building.join(WEIGHTS))?,
+            model: self.model.as_os_str().as_bytes().to_vec(),
+            graph: map_fingerprint(&building.join(GRAPH), interrupts)?,
+            weights: map_fingerprint(&building.join(WEIGHTS), interrupts)?,
         };
         fs::write(building.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)?;
         for file in [GRAPH, WEIGHTS, MANIFEST] {
-            check();
+            (interrupts.check)();
             File::open(building.join(file))?.sync_all()?;
         }
-        File::open(&building)?.sync_all()?;
+        File::open(building)?.sync_all()?;
         remove(&self.entry())?;
-        fs::rename(&building, self.entry())?;
+        fs::rename(building, self.entry())?;
         File::open(self.directory)?.sync_all()?;
         self.sweep()?;
         Ok(self.entry().join(GRAPH))
-    }
-
-    /// Removes what building the entry has left.
-    pub fn abandon(&self, _lock: &Lock) {
-        // What cannot be removed now is in the way of the next process that builds, which will say so.
-        let _ = remove(&self.directory.join(BUILDING));
-    }
-
-    /// Removes the entry itself.
-    pub fn discard(&self, _lock: &Lock) {
-        let _ = remove(&self.entry());
     }
 
     /// Removes the entries of the same model file as it was before, of files that are gone, and what is no entry.
@@ -174,8 +202,10 @@ impl<'a> WeightCache<'a> {
             if path == self.entry() || path.file_name().is_some_and(|name| name == LOCK) {
                 continue;
             }
-            let in_use = read_manifest(&path)
-                .is_some_and(|manifest| manifest.model != self.model && manifest.model.exists());
+            let in_use = read_manifest(&path).is_some_and(|manifest| {
+                let model = Path::new(OsStr::from_bytes(&manifest.model));
+                model != self.model && model.exists()
+            });
             if !in_use {
                 remove(&path)?;
             }
@@ -187,6 +217,15 @@ impl<'a> WeightCache<'a> {
 /// Held while an entry is built. The operating system takes it from a process that ends.
 pub struct Lock {
     _file: File,
+    building: PathBuf,
+}
+
+impl Drop for Lock {
+    /// Removes what is left of an entry that was not finished, before another process has the lock.
+    fn drop(&mut self) {
+        // What cannot be removed now is in the way of the next process that builds, which will say so.
+        let _ = remove(&self.building);
+    }
 }
 
 fn read_manifest(entry: &Path) -> Option<Manifest> {
@@ -207,12 +246,13 @@ fn remove(path: &Path) -> io::Result<()> {
 }
 
 /// Of a file that anybody may be writing to: cut short while it was mapped, it would end the process.
-fn read_fingerprint(path: &Path) -> io::Result<Fingerprint> {
+fn read_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Fingerprint> {
     let mut file = File::open(path)?;
     let mut hasher = Hasher::new();
-    let mut buffer = vec![0; READ_BYTES];
+    let mut buffer = vec![0; CHUNK_BYTES];
     let mut bytes = 0;
     loop {
+        (interrupts.check)();
         match file.read(&mut buffer)? {
             0 => return Ok(Fingerprint { bytes, hash: hex(hasher.finish_128()) }),
             read => {
@@ -224,40 +264,42 @@ fn read_fingerprint(path: &Path) -> io::Result<Fingerprint> {
 }
 
 /// Of a file of the cache, which is about to be mapped anyway. Measured: 10 ms for 218 MB, where reading takes 45 ms.
-fn map_fingerprint(path: &Path) -> io::Result<Fingerprint> {
+///
+/// The kernel is asked for the pages first: one that it cannot read is an error then; touching it would end the process.
+fn map_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Fingerprint> {
     let file = File::open(path)?;
-    let metadata = file.metadata()?;
-    // Nothing can be mapped of an empty file, and a directory has a length, too.
-    if !metadata.is_file() || metadata.len() == 0 {
+    // A directory cannot be mapped, but has a length, too.
+    if !file.metadata()?.is_file() {
         return Err(io::ErrorKind::InvalidData.into());
     }
-    let length = metadata.len() as usize;
-    // SAFETY: a new mapping, at an address of the kernel's choice, of a file that is open. It is as long as the file,
-    // and files of the cache are never made shorter. It is unmapped once the slice is no longer used.
-    let hash = unsafe {
-        let address =
-            libc::mmap(std::ptr::null_mut(), length, libc::PROT_READ, libc::MAP_PRIVATE, file.as_raw_fd(), 0);
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
+    // SAFETY: nobody changes a file of the cache, or makes it shorter, once it has its name.
+    let content = unsafe { Mmap::map(&file)? };
+    let mut hasher = Hasher::new();
+    for (i, chunk) in content.chunks(CHUNK_BYTES).enumerate() {
+        (interrupts.check)();
+        // Linux before 5.14 cannot.
+        if content.advise_range(Advice::PopulateRead, i * CHUNK_BYTES, chunk.len()).is_err() {
+            return read_fingerprint(path, interrupts);
         }
-        libc::madvise(address, length, libc::MADV_WILLNEED);
-        let hash = XxHash3_128::oneshot(std::slice::from_raw_parts(address.cast(), length));
-        libc::munmap(address, length);
-        hash
-    };
-    Ok(Fingerprint { bytes: metadata.len(), hash: hex(hash) })
+        hasher.write(chunk);
+    }
+    Ok(Fingerprint { bytes: content.len() as u64, hash: hex(hasher.finish_128()) })
 }
 
 /// Maps the weights beside `graph` once more where ONNX Runtime has mapped them, without the right to write.
 ///
 /// ONNX Runtime asks for that right and makes no use of it. The kernel has to count such pages as memory that every
 /// process may come to need for itself, and forks and allocations fail where it does not overcommit
-/// (`vm.overcommit_memory = 2`, as Postgres's manual advises). Only the session that was loaded from this graph may
-/// have mapped them. After an error the session must be neither used nor dropped.
+/// (`vm.overcommit_memory = 2`, as Postgres's manual advises). Where it cannot be found out what is mapped, it stays so.
+/// Only the session that was loaded from this graph may have mapped them. After an error the session must be neither
+/// used nor dropped.
 pub fn remap_read_only(graph: &Path) -> io::Result<()> {
-    let weights = graph.with_file_name(WEIGHTS).canonicalize()?;
-    let file = File::open(&weights)?;
-    for line in fs::read(MAPS)?.split(|&byte| byte == b'\n') {
+    let found = graph.with_file_name(WEIGHTS).canonicalize().and_then(|weights| {
+        let (file, maps) = (File::open(&weights)?, fs::read(MAPS)?);
+        Ok((weights, file, maps))
+    });
+    let Ok((weights, file, maps)) = found else { return Ok(()) };
+    for line in maps.split(|&byte| byte == b'\n') {
         let Some(mapping) =
             Mapping::parse(line).filter(|mapping| mapping.file == weights.as_os_str().as_bytes())
         else {
@@ -359,13 +401,17 @@ fn processor() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
+    use memmap2::MmapOptions;
+
     use super::*;
 
     fn build(cache: &WeightCache, lock: &Lock) -> PathBuf {
         let graph = cache.begin(lock).unwrap();
         fs::write(&graph, "a graph").unwrap();
         fs::write(graph.with_file_name(WEIGHTS), "weights").unwrap();
-        cache.finish(lock, &mut || ()).unwrap()
+        cache.finish(lock, Interrupts::NONE).unwrap()
     }
 
     #[test]
@@ -373,19 +419,25 @@ mod tests {
         let scratch = tempfile::tempdir().unwrap();
         let (directory, model) = (scratch.path().join("a/b"), scratch.path().join("model.onnx"));
         fs::write(&model, "model").unwrap();
-        let cache = WeightCache::new(&directory, &model, "1.28").unwrap();
-        assert_eq!(cache.graph(), None);
-        let lock = cache.lock(&mut || ()).unwrap();
+        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        assert_eq!(cache.graph(Interrupts::NONE), None);
+        let lock = cache.lock(Interrupts::NONE).unwrap();
         let graph = build(&cache, &lock);
-        assert_eq!(cache.graph(), Some(graph.clone()));
-        assert_eq!(WeightCache::new(&directory, &model, "1.28").unwrap().graph(), Some(graph));
-        assert_eq!(WeightCache::new(&directory, &model, "1.29").unwrap().graph(), None);
+        assert_eq!(cache.graph(Interrupts::NONE), Some(graph.clone()));
+        assert_eq!(
+            WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap().graph(Interrupts::NONE),
+            Some(graph)
+        );
+        assert_eq!(
+            WeightCache::new(&directory, &model, "1.29", Interrupts::NONE).unwrap().graph(Interrupts::NONE),
+            None
+        );
         fs::write(&model, "MODEL").unwrap();
-        let changed = WeightCache::new(&directory, &model, "1.28").unwrap();
-        assert_eq!(changed.graph(), None);
+        let changed = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        assert_eq!(changed.graph(Interrupts::NONE), None);
         // The new entry takes the place of the old one.
         build(&changed, &lock);
-        assert_eq!((cache.graph(), changed.graph().is_some()), (None, true));
+        assert_eq!((cache.graph(Interrupts::NONE), changed.graph(Interrupts::NONE).is_some()), (None, true));
     }
 
     #[test]
@@ -394,32 +446,37 @@ mod tests {
         let model = scratch.path().join("model.onnx");
         fs::write(&model, "model").unwrap();
         let directory = scratch.path().join("cache");
-        let cache = WeightCache::new(&directory, &model, "1.28").unwrap();
-        let lock = cache.lock(&mut || ()).unwrap();
+        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let lock = cache.lock(Interrupts::NONE).unwrap();
         for file in [GRAPH, WEIGHTS, MANIFEST] {
             let path = build(&cache, &lock).with_file_name(file);
+            let manifest = read_manifest(&cache.entry()).unwrap();
             let whole = fs::read(&path).unwrap();
             for at in 0..whole.len() {
                 let mut damaged = whole.clone();
                 damaged[at] ^= 1;
                 fs::write(&path, &damaged).unwrap();
                 // Which file the manifest says that the model is matters to nobody but the one who cleans up.
-                assert!(cache.graph().is_none() || file == MANIFEST, "{file}, byte {at}");
+                let other_model = || {
+                    file == MANIFEST
+                        && read_manifest(&cache.entry()).is_some_and(|found| found.model != manifest.model)
+                };
+                assert!(cache.graph(Interrupts::NONE).is_none() || other_model(), "{file}, byte {at}");
             }
             for content in [&whole[..whole.len() - 1], b"", &[&whole[..], b"}"].concat()] {
                 fs::write(&path, content).unwrap();
-                assert_eq!(cache.graph(), None, "{file}");
+                assert_eq!(cache.graph(Interrupts::NONE), None, "{file}");
             }
             fs::remove_file(&path).unwrap();
-            assert_eq!(cache.graph(), None);
+            assert_eq!(cache.graph(Interrupts::NONE), None);
             fs::create_dir(&path).unwrap();
-            assert_eq!(cache.graph(), None);
+            assert_eq!(cache.graph(Interrupts::NONE), None);
         }
         fs::remove_dir_all(cache.entry()).unwrap();
         fs::write(cache.entry(), "a file").unwrap();
-        assert_eq!(cache.graph(), None);
+        assert_eq!(cache.graph(Interrupts::NONE), None);
         build(&cache, &lock);
-        assert!(cache.graph().is_some());
+        assert!(cache.graph(Interrupts::NONE).is_some());
     }
 
     #[test]
@@ -430,9 +487,10 @@ mod tests {
         for model in &models {
             fs::write(model, model.as_os_str().as_bytes()).unwrap();
         }
-        let [gone, kept, new] =
-            models.each_ref().map(|model| WeightCache::new(&directory, model, "1.28").unwrap());
-        let lock = gone.lock(&mut || ()).unwrap();
+        let [gone, kept, new] = models
+            .each_ref()
+            .map(|model| WeightCache::new(&directory, model, "1.28", Interrupts::NONE).unwrap());
+        let lock = gone.lock(Interrupts::NONE).unwrap();
         build(&gone, &lock);
         build(&kept, &lock);
         fs::create_dir(directory.join(BUILDING)).unwrap();
@@ -457,20 +515,8 @@ mod tests {
         let content: Vec<u8> = (0..100_000_u32).map(|i| i as u8).collect();
         fs::write(&path, &content).unwrap();
         let file = File::open(&path).unwrap();
-        // SAFETY: a new mapping, which stays; nothing writes to the file.
-        let mapped: &[u8] = unsafe {
-            let rights = libc::PROT_READ | libc::PROT_WRITE;
-            let address = libc::mmap(
-                std::ptr::null_mut(),
-                content.len(),
-                rights,
-                libc::MAP_PRIVATE,
-                file.as_raw_fd(),
-                0,
-            );
-            assert_ne!(address, libc::MAP_FAILED);
-            std::slice::from_raw_parts(address.cast(), content.len())
-        };
+        // SAFETY: nothing writes to the file.
+        let mapped = unsafe { MmapOptions::new().map_copy(&file).unwrap() };
         let rights = || {
             let maps = fs::read_to_string(MAPS).unwrap();
             let line = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
@@ -479,7 +525,7 @@ mod tests {
         assert_eq!(rights(), "rw-p");
         remap_read_only(&scratch.path().join(GRAPH)).unwrap();
         assert_eq!(rights(), "r--p");
-        assert!(mapped == content);
+        assert!(mapped[..] == content);
     }
 
     #[test]
@@ -488,17 +534,65 @@ mod tests {
         let directory = scratch.path().join("cache");
         let model = scratch.path().join("model.onnx");
         fs::write(&model, "model").unwrap();
-        let cache = WeightCache::new(&directory, &model, "1.28").unwrap();
-        let mut held = Some(cache.lock(&mut || ()).unwrap());
-        let mut waits = 0;
-        cache
-            .lock(&mut || {
-                waits += 1;
-                if waits == 3 {
-                    held = None;
-                }
-            })
-            .unwrap();
-        assert_eq!(waits, 3);
+        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let held = Cell::new(Some(cache.lock(Interrupts::NONE).unwrap()));
+        let waits = Cell::new(0);
+        let check = || {
+            waits.set(waits.get() + 1);
+            if waits.get() == 3 {
+                held.set(None);
+            }
+        };
+        cache.lock(Interrupts { check: &check, pending: None }).unwrap();
+        assert_eq!(waits.get(), 3);
+    }
+
+    #[test]
+    fn a_model_that_is_replaced_meanwhile_has_no_entry() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("cache");
+        let model = scratch.path().join("model.onnx");
+        fs::write(&model, "model").unwrap();
+        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let lock = cache.lock(Interrupts::NONE).unwrap();
+        let graph = cache.begin(&lock).unwrap();
+        fs::write(&graph, "a graph").unwrap();
+        fs::write(graph.with_file_name(WEIGHTS), "weights").unwrap();
+        fs::write(&model, "MODEL").unwrap();
+        let error = cache.finish(&lock, Interrupts::NONE).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        assert_eq!(cache.graph(Interrupts::NONE), None);
+    }
+
+    #[test]
+    fn two_may_build_once_the_lock_is_gone() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("cache");
+        let model = scratch.path().join("model.onnx");
+        fs::write(&model, "model").unwrap();
+        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let first = cache.lock(Interrupts::NONE).unwrap();
+        cache.begin(&first).unwrap();
+        fs::remove_dir_all(&directory).unwrap();
+        let mut second = cache.lock(Interrupts::NONE).unwrap();
+        second.building = directory.join("building.2");
+        build(&cache, &second);
+        // The first has lost its place, and the entry of the second stays as it is.
+        assert!(cache.finish(&first, Interrupts::NONE).is_err());
+        assert!(cache.graph(Interrupts::NONE).is_some());
+    }
+
+    #[test]
+    fn an_entry_that_is_not_finished_leaves_nothing() {
+        let scratch = tempfile::tempdir().unwrap();
+        let directory = scratch.path().join("cache");
+        let model = scratch.path().join("model.onnx");
+        fs::write(&model, "model").unwrap();
+        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let lock = cache.lock(Interrupts::NONE).unwrap();
+        let graph = cache.begin(&lock).unwrap();
+        fs::write(&graph, "half a").unwrap();
+        drop(lock);
+        assert!(!directory.join(BUILDING).exists());
     }
 }

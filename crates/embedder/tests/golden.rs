@@ -2,10 +2,11 @@
 //!
 //! `make test` sets PG_EMBED_TEST_ONNXRUNTIME (the library) and PG_EMBED_TEST_MODELS (a model directory).
 
+use std::cell::Cell;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use embedder::{Embedding, Error, Kind, Model, ModelSpec, Options, Pooling};
+use embedder::{Embedding, Error, Interrupts, Kind, Model, ModelSpec, Options, Pooling};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -54,7 +55,7 @@ fn read<T: serde::de::DeserializeOwned>(file: &str) -> T {
 
 fn try_open(folder: &Path) -> Result<Model, Error> {
     let options = Options { library: &library(), threads: 1, weight_cache: None };
-    Model::open(folder, &options, &mut || ())
+    Model::open(folder, &options, Interrupts::NONE)
 }
 
 fn open(folder: &Path) -> Model {
@@ -62,7 +63,7 @@ fn open(folder: &Path) -> Model {
 }
 
 fn embed(model: &mut Model, texts: &[&str]) -> Vec<Embedding> {
-    model.embed(texts, Kind::Document, &mut || ()).unwrap().embeddings
+    model.embed(texts, Kind::Document, Interrupts::NONE).unwrap().embeddings
 }
 
 #[track_caller]
@@ -174,12 +175,12 @@ fn token_counts_and_ids() {
         let expected: Expected = read(&format!("{file}.expected.json"));
         for text in &expected.texts {
             assert_eq!(
-                model.token_count(&text.text, &mut || ()).unwrap(),
+                model.token_count(&text.text, Interrupts::NONE).unwrap(),
                 text.token_count,
                 "{:?}",
                 text.text
             );
-            let ids = model.token_ids(&text.text, &mut || ()).unwrap();
+            let ids = model.token_ids(&text.text, Interrupts::NONE).unwrap();
             assert_eq!(ids.is_none(), text.mean.is_none(), "{:?}", text.text);
             if let Some(ids) = ids {
                 assert_eq!(Some(ids), text.ids, "{:?}", text.text);
@@ -206,10 +207,15 @@ fn gte_small_tokenizer() {
     std::fs::remove_file(copy.path().join("sentence_bert_config.json")).unwrap();
     let model = open(copy.path());
     for text in read::<File>("gte-small-tokens.json").texts {
-        let found = model.token_ids(&text.text, &mut || ()).unwrap();
+        let found = model.token_ids(&text.text, Interrupts::NONE).unwrap();
         // Python gives the bare special tokens where we say that there is nothing to embed.
         assert_eq!(found.unwrap_or(vec![101, 102]), text.ids, "{:.80}", text.text);
-        assert_eq!(model.token_count(&text.text, &mut || ()).unwrap(), text.ids.len(), "{:.80}", text.text);
+        assert_eq!(
+            model.token_count(&text.text, Interrupts::NONE).unwrap(),
+            text.ids.len(),
+            "{:.80}",
+            text.text
+        );
     }
 }
 
@@ -236,7 +242,12 @@ fn long_texts_are_tokenized_in_pieces_with_the_same_result() {
         "a-b".repeat(30_000),
     ] {
         let expected = whole.encode(text.as_str(), true).unwrap();
-        assert_eq!(model.token_ids(&text, &mut || ()).unwrap().unwrap(), expected.get_ids(), "{:.40}", text);
+        assert_eq!(
+            model.token_ids(&text, Interrupts::NONE).unwrap().unwrap(),
+            expected.get_ids(),
+            "{:.40}",
+            text
+        );
     }
 }
 
@@ -264,7 +275,7 @@ fn prefixes_come_from_the_folder() {
     let mut prefixed = open(copy.path());
     let expected = embed(&mut plain, &["the day hello", "search: hello"]);
     assert_eq!(embed(&mut prefixed, &["hello"])[0], expected[0]);
-    assert_eq!(prefixed.embed(&["hello"], Kind::Query, &mut || ()).unwrap().embeddings[0], expected[1]);
+    assert_eq!(prefixed.embed(&["hello"], Kind::Query, Interrupts::NONE).unwrap().embeddings[0], expected[1]);
     // A blank text is nothing, with or without a prefix.
     assert_eq!(embed(&mut prefixed, &[" "])[0].vector, None);
 }
@@ -295,15 +306,17 @@ fn cancelling_unwinds_and_leaves_the_model_usable() {
     let before = embed(&mut model, &["hello world"]);
     let texts: Vec<String> = (0..100).map(|i| format!("text number {i}")).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let mut calls = 0;
+    let calls = Cell::new(0);
+    let check = || {
+        calls.set(calls.get() + 1);
+        // Once a text, then once a batch.
+        if calls.get() == texts.len() + 1 {
+            std::panic::resume_unwind(Box::new("cancelled"));
+        }
+    };
+    let interrupts = Interrupts { check: &check, pending: None };
     let cancelled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        model.embed(&texts, Kind::Document, &mut || {
-            calls += 1;
-            // Once a text, then once a batch.
-            if calls == texts.len() + 1 {
-                std::panic::resume_unwind(Box::new("cancelled"));
-            }
-        })
+        model.embed(&texts, Kind::Document, interrupts)
     }));
     assert!(cancelled.is_err());
     assert_eq!(embed(&mut model, &["hello world"]), before);

@@ -6,7 +6,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use embedder::{Kind, Model, Options, Weights};
+use embedder::{Interrupts, Kind, Model, Options, Weights};
+use twox_hash::XxHash3_128;
 
 fn library() -> PathBuf {
     std::env::var_os("PG_EMBED_TEST_ONNXRUNTIME")
@@ -19,7 +20,7 @@ fn data(model: &str) -> PathBuf {
 }
 
 fn open(folder: &Path, weight_cache: Option<&Path>, threads: usize) -> Model {
-    Model::open(folder, &Options { library: &library(), threads, weight_cache }, &mut || ()).unwrap()
+    Model::open(folder, &Options { library: &library(), threads, weight_cache }, Interrupts::NONE).unwrap()
 }
 
 /// Vectors of texts of several lengths, alone and in batches.
@@ -27,8 +28,8 @@ fn vectors(model: &mut Model) -> Vec<Arc<[f32]>> {
     let texts: Vec<String> =
         (0..40).map(|i| format!("text {i}{}", " and more of it".repeat(i % 13))).collect();
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    let mut found = model.embed(&texts, Kind::Document, &mut || ()).unwrap().embeddings;
-    found.extend(model.embed(&texts[..1], Kind::Query, &mut || ()).unwrap().embeddings);
+    let mut found = model.embed(&texts, Kind::Document, Interrupts::NONE).unwrap().embeddings;
+    found.extend(model.embed(&texts[..1], Kind::Query, Interrupts::NONE).unwrap().embeddings);
     found.into_iter().map(|embedding| embedding.vector.unwrap()).collect()
 }
 
@@ -96,6 +97,28 @@ fn a_damaged_cache_is_built_again() {
             assert_same(&vectors(&mut model), &expected);
             assert_eq!(open(&folder, Some(cache), 1).weights(), &Weights::Cached);
         }
+    }
+}
+
+/// As it was written, but ONNX Runtime does not take it.
+#[test]
+fn an_entry_that_does_not_load_is_built_again() {
+    let scratch = tempfile::tempdir().unwrap();
+    let cache = scratch.path();
+    let folder = data("tiny-bert");
+    let expected = vectors(&mut open(&folder, Some(cache), 1));
+    let entry = entries(cache).remove(0);
+    let graph = b"no graph";
+    fs::write(entry.join("graph.onnx"), graph).unwrap();
+    let manifest = entry.join("manifest.json");
+    let mut fields: serde_json::Value = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let hash = format!("{:032x}", XxHash3_128::oneshot(graph));
+    fields["graph"] = serde_json::json!({"bytes": graph.len(), "hash": hash});
+    fs::write(&manifest, fields.to_string()).unwrap();
+    for weights in [Weights::Built, Weights::Cached] {
+        let mut model = open(&folder, Some(cache), 1);
+        assert_eq!(model.weights(), &weights);
+        assert_same(&vectors(&mut model), &expected);
     }
 }
 
