@@ -125,6 +125,51 @@ fn logical_replication() {
     assert_eq!(value(&mut from, "SELECT count(*) FROM docs"), "143");
 }
 
+/// The publisher knows nothing of vectors; a trigger fires for replicated rows where it is told to.
+#[test]
+fn a_subscriber_that_embeds() {
+    let publisher = Cluster::with_settings(&["wal_level = logical"]);
+    let subscriber = Cluster::start();
+    let (mut from, mut to) = (publisher.connect(), subscriber.client());
+    from.batch_execute(
+        "CREATE TABLE docs (id int PRIMARY KEY, body text);
+         INSERT INTO docs SELECT i, 'text number ' || i FROM generate_series(1, 100) i;
+         CREATE PUBLICATION p FOR TABLE docs",
+    )
+    .unwrap();
+    to.batch_execute(
+        "CREATE TABLE docs (id int PRIMARY KEY, body text, embedding vector(32));
+         CREATE TRIGGER docs_embed BEFORE INSERT OR UPDATE ON docs
+             FOR EACH ROW EXECUTE FUNCTION embed_trigger('embedding', 'tiny-bert', 'body');
+         ALTER TABLE docs ENABLE ALWAYS TRIGGER docs_embed;
+         CREATE INDEX ON docs USING ivf (embedding vector_cosine_ops)",
+    )
+    .unwrap();
+    to.batch_execute(&format!(
+        "CREATE SUBSCRIPTION s CONNECTION 'host={} user=postgres dbname=postgres' PUBLICATION p",
+        publisher.host().display()
+    ))
+    .unwrap();
+    let arrived = |from: &mut Client, to: &mut Client, what: &str| {
+        let texts = "SELECT id, body FROM docs ORDER BY id";
+        let expected = rows(from, texts);
+        wait_until(what, || rows(to, texts) == expected);
+        let right = "SELECT bool_and(embedding = embed('tiny-bert', body)) FROM docs";
+        assert_eq!(value(to, right), "t", "{what}");
+    };
+    arrived(&mut from, &mut to, "the initial copy");
+    from.batch_execute(
+        "INSERT INTO docs SELECT i, 'later ' || i FROM generate_series(1000, 1050) i;
+         UPDATE docs SET body = 'changed ' || id WHERE id < 20;
+         DELETE FROM docs WHERE id BETWEEN 40 AND 50",
+    )
+    .unwrap();
+    arrived(&mut from, &mut to, "the changes");
+    to.batch_execute("SET enable_seqscan = off").unwrap();
+    let nearest = "SELECT id FROM docs ORDER BY embedding <=> embed('tiny-bert', 'changed 7') LIMIT 1";
+    assert_eq!(value(&mut to, nearest), "7");
+}
+
 #[test]
 fn a_backend_killed_while_embedding() {
     let cluster = Cluster::start();
