@@ -180,19 +180,15 @@ fn private_bytes() -> Option<u64> {
 
 /// Logs how long a model took to load and how much memory, and where its weights are.
 ///
-/// A LOG, though each session writes one: it has cost more than the line, and preloading the model spares both. Without
-/// the statement, which may hold what a user looks for.
+/// A LOG, though each session writes one: it has cost more than the line, and preloading the model spares both.
 fn log_load(model: &Model, name: &str, private_before: Option<u64>) {
-    // SAFETY: a pointer that Postgres reads when it writes to the log. A LOG does not unwind.
-    let statement =
-        unsafe { std::mem::replace(&mut *(&raw mut pg_sys::debug_query_string), std::ptr::null()) };
     if let Weights::CacheFailed(reason) = model.weights() {
-        Error::Embedder(embedder::Error::WeightCache {
+        let error = Error::Embedder(embedder::Error::WeightCache {
             model: name.to_string(),
             directory: guc::weight_cache().unwrap_or_default(),
             reason: reason.clone(),
-        })
-        .say(PgLogLevel::LOG);
+        });
+        without_statement(|| error.say(PgLogLevel::LOG));
     }
     let verb = if guc::preloading() { "preloaded" } else { "loaded" };
     let milliseconds = model.load_time().as_millis();
@@ -208,7 +204,18 @@ fn log_load(model: &Model, name: &str, private_before: Option<u64>) {
         Weights::Private | Weights::CacheFailed(_) => "",
     };
     let message = format!("{verb} model \"{name}\" in {milliseconds} ms{memory}{weights}");
-    ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, presentable(message));
-    // SAFETY: as above.
-    unsafe { pg_sys::debug_query_string = statement };
+    without_statement(|| {
+        ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, presentable(message));
+    });
+}
+
+/// Writes to the log without the statement that is being executed: it may hold what a user looks for.
+fn without_statement(write: impl FnOnce()) {
+    // SAFETY: Postgres reads this pointer when it writes to the log, and asks whether it is null.
+    unsafe {
+        let statement = pg_sys::debug_query_string;
+        pg_sys::debug_query_string = std::ptr::null();
+        write();
+        pg_sys::debug_query_string = statement;
+    }
 }

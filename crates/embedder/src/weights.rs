@@ -407,6 +407,30 @@ mod tests {
 
     use super::*;
 
+    /// A model, and a directory that is not there yet.
+    struct Place {
+        folder: tempfile::TempDir,
+        directory: PathBuf,
+        model: PathBuf,
+    }
+
+    impl Place {
+        fn new() -> Place {
+            let folder = tempfile::tempdir().unwrap();
+            let (directory, model) = (folder.path().join("a/cache"), folder.path().join("model.onnx"));
+            fs::write(&model, "model").unwrap();
+            Place { folder, directory, model }
+        }
+
+        fn cache(&self) -> WeightCache<'_> {
+            self.cache_of(&self.model, "1.28")
+        }
+
+        fn cache_of<'a>(&'a self, model: &'a Path, runtime: &str) -> WeightCache<'a> {
+            WeightCache::new(&self.directory, model, runtime, Interrupts::NONE).unwrap()
+        }
+    }
+
     fn build(cache: &WeightCache, lock: &Lock) -> PathBuf {
         let graph = cache.begin(lock).unwrap();
         fs::write(&graph, "a graph").unwrap();
@@ -416,24 +440,16 @@ mod tests {
 
     #[test]
     fn an_entry_is_found_as_long_as_nothing_it_depends_on_has_changed() {
-        let scratch = tempfile::tempdir().unwrap();
-        let (directory, model) = (scratch.path().join("a/b"), scratch.path().join("model.onnx"));
-        fs::write(&model, "model").unwrap();
-        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let place = Place::new();
+        let cache = place.cache();
         assert_eq!(cache.graph(Interrupts::NONE), None);
         let lock = cache.lock(Interrupts::NONE).unwrap();
         let graph = build(&cache, &lock);
         assert_eq!(cache.graph(Interrupts::NONE), Some(graph.clone()));
-        assert_eq!(
-            WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap().graph(Interrupts::NONE),
-            Some(graph)
-        );
-        assert_eq!(
-            WeightCache::new(&directory, &model, "1.29", Interrupts::NONE).unwrap().graph(Interrupts::NONE),
-            None
-        );
-        fs::write(&model, "MODEL").unwrap();
-        let changed = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        assert_eq!(place.cache().graph(Interrupts::NONE), Some(graph));
+        assert_eq!(place.cache_of(&place.model, "1.29").graph(Interrupts::NONE), None);
+        fs::write(&place.model, "MODEL").unwrap();
+        let changed = place.cache();
         assert_eq!(changed.graph(Interrupts::NONE), None);
         // The new entry takes the place of the old one.
         build(&changed, &lock);
@@ -442,11 +458,8 @@ mod tests {
 
     #[test]
     fn a_damaged_entry_is_not_one() {
-        let scratch = tempfile::tempdir().unwrap();
-        let model = scratch.path().join("model.onnx");
-        fs::write(&model, "model").unwrap();
-        let directory = scratch.path().join("cache");
-        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let place = Place::new();
+        let cache = place.cache();
         let lock = cache.lock(Interrupts::NONE).unwrap();
         for file in [GRAPH, WEIGHTS, MANIFEST] {
             let path = build(&cache, &lock).with_file_name(file);
@@ -481,15 +494,13 @@ mod tests {
 
     #[test]
     fn what_nobody_needs_is_removed() {
-        let scratch = tempfile::tempdir().unwrap();
-        let directory = scratch.path().join("cache");
-        let models = ["gone", "kept", "new"].map(|name| scratch.path().join(name));
+        let place = Place::new();
+        let directory = &place.directory;
+        let models = ["gone", "kept", "new"].map(|name| place.folder.path().join(name));
         for model in &models {
             fs::write(model, model.as_os_str().as_bytes()).unwrap();
         }
-        let [gone, kept, new] = models
-            .each_ref()
-            .map(|model| WeightCache::new(&directory, model, "1.28", Interrupts::NONE).unwrap());
+        let [gone, kept, new] = models.each_ref().map(|model| place.cache_of(model, "1.28"));
         let lock = gone.lock(Interrupts::NONE).unwrap();
         build(&gone, &lock);
         build(&kept, &lock);
@@ -498,7 +509,7 @@ mod tests {
         fs::write(directory.join("something"), "else").unwrap();
         fs::remove_file(&models[0]).unwrap();
         build(&new, &lock);
-        let mut left: Vec<String> = fs::read_dir(&directory)
+        let mut left: Vec<String> = fs::read_dir(directory)
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -530,11 +541,8 @@ mod tests {
 
     #[test]
     fn one_builds_and_the_others_wait() {
-        let scratch = tempfile::tempdir().unwrap();
-        let directory = scratch.path().join("cache");
-        let model = scratch.path().join("model.onnx");
-        fs::write(&model, "model").unwrap();
-        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let place = Place::new();
+        let cache = place.cache();
         let held = Cell::new(Some(cache.lock(Interrupts::NONE).unwrap()));
         let waits = Cell::new(0);
         let check = || {
@@ -549,16 +557,13 @@ mod tests {
 
     #[test]
     fn a_model_that_is_replaced_meanwhile_has_no_entry() {
-        let scratch = tempfile::tempdir().unwrap();
-        let directory = scratch.path().join("cache");
-        let model = scratch.path().join("model.onnx");
-        fs::write(&model, "model").unwrap();
-        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let place = Place::new();
+        let cache = place.cache();
         let lock = cache.lock(Interrupts::NONE).unwrap();
         let graph = cache.begin(&lock).unwrap();
         fs::write(&graph, "a graph").unwrap();
         fs::write(graph.with_file_name(WEIGHTS), "weights").unwrap();
-        fs::write(&model, "MODEL").unwrap();
+        fs::write(&place.model, "MODEL").unwrap();
         let error = cache.finish(&lock, Interrupts::NONE).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert_eq!(cache.graph(Interrupts::NONE), None);
@@ -566,16 +571,13 @@ mod tests {
 
     #[test]
     fn two_may_build_once_the_lock_is_gone() {
-        let scratch = tempfile::tempdir().unwrap();
-        let directory = scratch.path().join("cache");
-        let model = scratch.path().join("model.onnx");
-        fs::write(&model, "model").unwrap();
-        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let place = Place::new();
+        let cache = place.cache();
         let first = cache.lock(Interrupts::NONE).unwrap();
         cache.begin(&first).unwrap();
-        fs::remove_dir_all(&directory).unwrap();
+        fs::remove_dir_all(&place.directory).unwrap();
         let mut second = cache.lock(Interrupts::NONE).unwrap();
-        second.building = directory.join("building.2");
+        second.building = place.directory.join("building.2");
         build(&cache, &second);
         // The first has lost its place, and the entry of the second stays as it is.
         assert!(cache.finish(&first, Interrupts::NONE).is_err());
@@ -584,15 +586,12 @@ mod tests {
 
     #[test]
     fn an_entry_that_is_not_finished_leaves_nothing() {
-        let scratch = tempfile::tempdir().unwrap();
-        let directory = scratch.path().join("cache");
-        let model = scratch.path().join("model.onnx");
-        fs::write(&model, "model").unwrap();
-        let cache = WeightCache::new(&directory, &model, "1.28", Interrupts::NONE).unwrap();
+        let place = Place::new();
+        let cache = place.cache();
         let lock = cache.lock(Interrupts::NONE).unwrap();
         let graph = cache.begin(&lock).unwrap();
         fs::write(&graph, "half a").unwrap();
         drop(lock);
-        assert!(!directory.join(BUILDING).exists());
+        assert!(fs::read_dir(&place.directory).unwrap().all(|found| found.unwrap().file_name() == LOCK));
     }
 }
