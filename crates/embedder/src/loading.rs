@@ -12,7 +12,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::interrupts::without_signals;
-use crate::{Error, Interrupts, Model, Options, session};
+use crate::{Error, Interrupts, Model, Options, memory, session, tokenize};
 
 /// Between two looks whether the caller is interrupted.
 const POLL: Duration = Duration::from_millis(10);
@@ -35,10 +35,12 @@ pub struct Loading {
 impl Loading {
     /// Begins to load the model in `folder`. An earlier load must have been waited for.
     ///
-    /// Errors: [`Error::Runtime`]; [`Error::Thread`] where the system has no thread to give.
+    /// Errors: [`Error::OutOfMemory`]; [`Error::Thread`] where the system has no thread to give.
     pub fn start(folder: &Path, options: &Options) -> Result<Loading, Error> {
-        // Here, as it changes the environment of the process, which other threads may read.
-        session::start_runtime(options.library)?;
+        // Of what is done at the same time, each part asks for its own memory only.
+        let tokenizer = tokenize::bytes_to_read(&folder.join("tokenizer.json"));
+        memory::ensure(session::runtime_bytes(options.library).saturating_add(tokenizer))?;
+        session::forbid_telemetry();
         let (folder, library) = (folder.to_path_buf(), options.library.to_path_buf());
         let (threads, weight_cache) = (options.threads, options.weight_cache.map(Path::to_path_buf));
         let (sender, result) = channel();
@@ -56,6 +58,8 @@ impl Loading {
         share_memory_of_threads();
         let thread = without_signals(|| Builder::new().spawn(load)).map_err(Error::Thread)?;
         *THREAD.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread);
+        // While the thread reads the model's files. It finds the library open, or meets the same error.
+        let _ = session::start_runtime(options.library);
         Ok(Loading { result })
     }
 

@@ -4,6 +4,7 @@ use std::error::Error as _;
 use std::ffi::CStr;
 use std::io;
 use std::path::Path;
+use std::sync::Once;
 
 use libloading::Library;
 use once_cell::sync::OnceCell;
@@ -16,7 +17,7 @@ use ort::sys::{ORT_API_VERSION, OrtApiBase};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use crate::interrupts::without_signals;
-use crate::weights::{self, WeightCache};
+use crate::weights::{self, WeightCache, read_fingerprint};
 use crate::{Error, Interrupts, ModelSpec, Options, Weights, memory};
 
 /// The process has one environment; it is never destroyed, as a process that inherits or exits must not run
@@ -35,12 +36,8 @@ fn environment(library: &Path) -> Result<&'static Environment, Error> {
             reason,
         };
         // Short of memory, ONNX Runtime would be left half-started for the rest of the process.
-        let bytes = std::fs::metadata(library).map_or(0, |file| file.len() as usize);
-        memory::ensure(bytes.saturating_add(ENVIRONMENT_BYTES))?;
-        // 1.28, the version pg_embed installs, has no telemetry. A newer one that the user put there would start a
-        // thread that sends some, and that makes a Postgres child hang at exit; this variable forbids it.
-        // SAFETY: backends are single-threaded until ONNX Runtime is loaded, so no other thread reads the environment.
-        unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") };
+        memory::ensure(runtime_bytes(library))?;
+        forbid_telemetry();
         check_library(library).map_err(failed)?;
         let environment = ort::init_from(library)
             .map_err(|e| failed(e.to_string()))?
@@ -51,6 +48,24 @@ fn environment(library: &Path) -> Result<&'static Environment, Error> {
         environment.set_log_level(LogLevel::Error);
         Ok(environment)
     })
+}
+
+/// Memory that opening ONNX Runtime takes; none if it is open.
+pub fn runtime_bytes(library: &Path) -> usize {
+    if ENVIRONMENT.get().is_some() {
+        return 0;
+    }
+    let bytes = std::fs::metadata(library).map_or(0, |file| file.len() as usize);
+    bytes.saturating_add(ENVIRONMENT_BYTES)
+}
+
+/// To be called while the process has one thread. 1.28, the version pg_embed installs, has no telemetry. A newer one that
+/// the user put there would start a thread that sends some, and that makes a Postgres child hang at exit; a variable
+/// forbids it.
+pub fn forbid_telemetry() {
+    static ONCE: Once = Once::new();
+    // SAFETY: the first call is made before any thread is started, so that none reads the environment.
+    ONCE.call_once(|| unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") });
 }
 
 /// Opens ONNX Runtime if it is not open yet. Errors: [`Error::Runtime`].
@@ -128,14 +143,19 @@ impl Session {
         options: &Options,
         interrupts: Interrupts,
     ) -> Result<(Session, Weights), Error> {
+        // The key of an entry covers one file. ONNX Runtime may be opened meanwhile.
+        let cache = options.weight_cache.filter(|_| spec.precision.weights_inside);
+        let cache = cache.map(|directory| (directory, read_fingerprint(&spec.onnx_file, interrupts)));
         start_runtime(options.library)?;
-        // The key of an entry covers one file.
-        let weights = match options.weight_cache.filter(|_| spec.precision.weights_inside) {
+        let opened = cache.map(|(directory, fingerprint)| {
+            let fingerprint = fingerprint.map_err(|error| error.to_string())?;
+            let cache = WeightCache::new(directory, &spec.onnx_file, fingerprint, &runtime());
+            Session::from_cache(spec, options, &cache, interrupts)
+        });
+        let weights = match opened {
+            Some(Ok(opened)) => return Ok(opened),
+            Some(Err(reason)) => Weights::CacheFailed(reason),
             None => Weights::Private,
-            Some(directory) => match Session::from_cache(spec, options, directory, interrupts) {
-                Ok(opened) => return Ok(opened),
-                Err(reason) => Weights::CacheFailed(reason),
-            },
         };
         Ok((Session::load(spec, options, &spec.onnx_file, Graph::Original)?, weights))
     }
@@ -144,11 +164,10 @@ impl Session {
     fn from_cache(
         spec: &ModelSpec,
         options: &Options,
-        directory: &Path,
+        cache: &WeightCache,
         interrupts: Interrupts,
     ) -> Result<(Session, Weights), String> {
         let failed = |error: io::Error| error.to_string();
-        let cache = WeightCache::new(directory, &spec.onnx_file, &runtime(), interrupts).map_err(failed)?;
         let lock = loop {
             let seen = cache.stamp();
             if let Some(session) =

@@ -1,5 +1,7 @@
 //! tokenizer.json to token ids; truncation and padding are ours, never the file's.
 
+use std::path::Path;
+
 use tokenizers::{
     DecoderWrapper, Encoding, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
     TruncationDirection,
@@ -35,12 +37,17 @@ pub struct Tokenizer {
 /// crate keep several copies of the vocabulary.
 const MAX_GROWTH: usize = 16;
 
+/// Memory that it takes to read a tokenizer.json.
+pub fn bytes_to_read(file: &Path) -> usize {
+    let length = std::fs::metadata(file).map_or(0, |file| file.len() as usize);
+    length.saturating_mul(MAX_GROWTH)
+}
+
 impl Tokenizer {
     /// Errors: [`Error::Unreadable`], [`Error::InvalidFile`].
     pub fn open(spec: &ModelSpec) -> Result<Tokenizer, Error> {
         let file = &spec.tokenizer_file;
-        let length = std::fs::metadata(file).map_err(Error::unreadable(file))?.len() as usize;
-        memory::ensure(length.saturating_mul(MAX_GROWTH))?;
+        memory::ensure(bytes_to_read(file))?;
         let bytes = std::fs::read(file).map_err(Error::unreadable(file))?;
         let mut inner: Parts = serde_json::from_slice(&bytes).map_err(|e| Error::invalid(file, e))?;
         // Both gte-small's and MiniLM's files ask for padding to 128 and truncation at 128, which gives wrong vectors.

@@ -56,7 +56,7 @@ const CHUNK_BYTES: usize = 128 * 1024;
 
 /// A file as it was when it was written.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Fingerprint {
+pub struct Fingerprint {
     bytes: u64,
     /// XXH3, 128 bits, in hexadecimal digits.
     hash: String,
@@ -82,19 +82,16 @@ pub struct WeightCache<'a> {
 }
 
 impl<'a> WeightCache<'a> {
-    /// The entry in `directory` for the ONNX file `model`, as `runtime` prepares it. Reads the whole file: neither its
-    /// times nor its inode are sure to change with it (a read-only image has the same ones for each of its versions),
-    /// and a vector made with other weights than the model's would be wrong without a sign.
+    /// The entry in `directory` for the ONNX file `model`, whose fingerprint is given, as `runtime` prepares it.
     pub fn new(
         directory: &'a Path,
         model: &'a Path,
+        fingerprint: Fingerprint,
         runtime: &str,
-        interrupts: Interrupts,
-    ) -> io::Result<WeightCache<'a>> {
-        let fingerprint = read_fingerprint(model, interrupts)?;
+    ) -> WeightCache<'a> {
         let Fingerprint { bytes, hash } = &fingerprint;
         let key = format!("{FORMAT}\n{runtime}\n{}\n{bytes}\n{hash}", processor());
-        Ok(WeightCache { directory, model, fingerprint, key: hex(XxHash3_128::oneshot(key.as_bytes())) })
+        WeightCache { directory, model, fingerprint, key: hex(XxHash3_128::oneshot(key.as_bytes())) }
     }
 
     fn entry(&self) -> PathBuf {
@@ -245,8 +242,10 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Of a file that anybody may be writing to: cut short while it was mapped, it would end the process.
-fn read_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Fingerprint> {
+/// The fingerprint of a model's file. Reads the whole file: neither its times nor its inode are sure to change with it (a
+/// read-only image has the same ones for each of its versions), and a vector made with other weights than the model's
+/// would be wrong without a sign. Does not map it: cut short meanwhile by who writes to it, it would end the process.
+pub fn read_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Fingerprint> {
     let mut file = File::open(path)?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -427,7 +426,8 @@ mod tests {
         }
 
         fn cache_of<'a>(&'a self, model: &'a Path, runtime: &str) -> WeightCache<'a> {
-            WeightCache::new(&self.directory, model, runtime, Interrupts::NONE).unwrap()
+            let fingerprint = read_fingerprint(model, Interrupts::NONE).unwrap();
+            WeightCache::new(&self.directory, model, fingerprint, runtime)
         }
     }
 
