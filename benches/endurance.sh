@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what embedding does to a server, in a cluster of its own: 200 connections at once against the same work in as
 # many connections as there are processors, and the memory of a session over 100,000 embeds of mixed length. About 20
-# minutes; fewer embeds: endurance.sh 20000
+# minutes; with fewer embeds: endurance.sh 20000
 source "$(dirname "$0")/../tools/common.sh"
 use_postgres
 
@@ -70,7 +70,7 @@ together preloaded
 
 say "Private memory of one session over $embeds embeds"
 # Lengths from 3 to about 260 tokens, mostly short, as in a table of real texts; one in ten in arrays.
-connect psql -XqAt -d postgres <<SQL
+connect psql -XqAt -v ON_ERROR_STOP=1 -d postgres <<SQL
 SET statement_timeout = 0;
 CREATE FUNCTION private_memory() RETURNS text LANGUAGE sql VOLATILE AS \$\$
     SELECT (regexp_match(pg_read_file('/proc/' || pg_backend_pid() || '/status'), 'RssAnon:\s*(\d+) kB'))[1]::int / 1024

@@ -145,7 +145,20 @@ impl Error {
 
     /// Says it in a NOTICE, WARNING or LOG, and goes on.
     pub fn say(self, level: PgLogLevel) {
-        ErrorReport::from(self).report(level);
+        say(self.into(), level);
+    }
+}
+
+/// Says something in a NOTICE, WARNING or LOG, and goes on.
+///
+/// Postgres looks for a cancel then, too, and would jump over the callers: pgrx turns only what the functions raise that
+/// Postgres calls into an unwinding. The next check for interrupts will find it.
+pub fn say(report: ErrorReport, level: PgLogLevel) {
+    // SAFETY: as HOLD_INTERRUPTS() and RESUME_INTERRUPTS() do; if it raises an error after all, Postgres sets it to 0.
+    unsafe {
+        pg_sys::InterruptHoldoffCount += 1;
+        report.report(level);
+        pg_sys::InterruptHoldoffCount -= 1;
     }
 }
 

@@ -10,6 +10,9 @@ use super::text::Text;
 use crate::error::Error;
 use crate::vector::VectorBuf;
 
+/// What the lists of an array's elements take, its texts and their vectors left out; in bytes.
+const BYTES_PER_ELEMENT: usize = 64;
+
 /// A `text[]` argument: its elements in storage order, NULLs kept.
 pub struct TextArray {
     array: *mut pg_sys::ArrayType,
@@ -49,6 +52,9 @@ impl FromDatum for TextArray {
                 &mut nulls,
                 &mut count,
             );
+            if let Err(error) = embedder::ensure_memory(count as usize * BYTES_PER_ELEMENT) {
+                Error::from(error).raise();
+            }
             let elements =
                 (0..count as usize).map(|i| Text::from_datum(*datums.add(i), *nulls.add(i))).collect();
             Some(TextArray { array, elements })

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use embedder::{Interrupts, Loading, Model, Options, Weights, catalog};
-use pgrx::{PgLogLevel, PgSqlErrorCode, ereport, pg_guard, pg_sys};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
 
-use crate::error::{Error, presentable, quotable};
+use crate::error::{Error, presentable, quotable, say};
 use crate::guc;
 
 /// Threads of a preloaded model: a fork would leave the others behind. A session with more in `pg_embed.threads` loads
@@ -57,15 +58,10 @@ impl Models {
     pub fn open(&mut self, name: Option<&str>, interrupts: Interrupts) -> Result<&mut Loaded, Error> {
         let name = name.map_or_else(guc::default_model, str::to_string);
         let wanted = Wanted { name, model_path: guc::model_path(), threads: guc::threads() };
-        if self.position(&wanted).is_none() {
-            // Whichever model that is, and if it could not be loaded, the cause may have been mended since.
-            let _ = self.finish(interrupts);
-        }
         let at = match self.position(&wanted) {
             Some(at) => at,
             None => {
-                self.start(wanted)?;
-                self.finish(interrupts)?;
+                self.load(wanted, interrupts)?;
                 self.loaded.len() - 1
             }
         };
@@ -76,17 +72,28 @@ impl Models {
         self.loaded.iter().position(|loaded| loaded.wanted == *wanted)
     }
 
-    fn start(&mut self, wanted: Wanted) -> Result<(), Error> {
-        watch_exit();
+    /// Loads a model, as the last one.
+    fn load(&mut self, wanted: Wanted, interrupts: Interrupts) -> Result<(), Error> {
+        if let Some(unfinished) = &mut self.unfinished {
+            // What the session has done meanwhile is not the model's.
+            unfinished.private_bytes = None;
+            if unfinished.wanted == wanted {
+                return self.finish(interrupts);
+            }
+            // One at a time. That other model's error concerns nobody now.
+            catalog::locate(&wanted.model_path, &wanted.name)?;
+            let _ = self.finish(interrupts);
+        }
+        exit_without_destructors();
         let private_bytes = private_bytes();
         let loading = with_options(&wanted, Loading::start)?;
         self.unfinished = Some(Unfinished { wanted, loading, private_bytes });
-        Ok(())
+        self.finish(interrupts)
     }
 
-    /// Waits for the model that is being loaded, if there is one.
+    /// Waits for the model that is being loaded.
     fn finish(&mut self, interrupts: Interrupts) -> Result<(), Error> {
-        let Some(unfinished) = &self.unfinished else { return Ok(()) };
+        let Some(unfinished) = &mut self.unfinished else { return Ok(()) };
         let model = unfinished.loading.wait(interrupts);
         if let Some(Unfinished { wanted, private_bytes, .. }) = self.unfinished.take() {
             self.add(wanted, model?, private_bytes);
@@ -122,9 +129,7 @@ impl Models {
             Wanted { name: name.to_string(), model_path: model_path.to_path_buf(), threads: PRELOAD_THREADS };
         // A bug must not keep the server from starting, either. No error of Postgres's can be raised in there, and no
         // thread be started.
-        let loading = AssertUnwindSafe(|| {
-            with_options(&wanted, |folder, options| Model::open(folder, options, Interrupts::NONE))
-        });
+        let loading = AssertUnwindSafe(|| with_options(&wanted, Model::open));
         let loaded = catch_unwind(loading).unwrap_or_else(|_| {
             let reason = "panic while the model was loaded".to_string();
             Err(embedder::Error::Run { model: name.to_string(), reason }.into())
@@ -159,15 +164,21 @@ fn with_options<T>(
     Ok(open(&folder, &options)?)
 }
 
-/// Sees to it that the process does not exit under the thread that loads a model.
-fn watch_exit() {
+/// Sees to it that a process which exits while a thread of it loads a model does not run ONNX Runtime's destructors
+/// under that thread.
+fn exit_without_destructors() {
     static ONCE: Once = Once::new();
     #[pg_guard]
-    extern "C-unwind" fn finish(code: i32, _argument: pg_sys::Datum) {
-        embedder::before_exit(code);
+    extern "C-unwind" fn exit_at_once(code: i32, _argument: pg_sys::Datum) {
+        if embedder::is_loading() {
+            // SAFETY: what others have to know of the end of this process, they know since its shared memory was left.
+            // Callbacks registered before this one are passed over: Postgres's own close files and the connection, as
+            // the system does, and log the disconnection.
+            unsafe { libc::_exit(code) };
+        }
     }
     // SAFETY: the function stays where it is, as Postgres never unloads a library.
-    ONCE.call_once(|| unsafe { pg_sys::on_proc_exit(Some(finish), pg_sys::Datum::null()) });
+    ONCE.call_once(|| unsafe { pg_sys::on_proc_exit(Some(exit_at_once), pg_sys::Datum::null()) });
 }
 
 /// Memory of this process that is no file's, in bytes, as Linux knows it without looking at every page.
@@ -204,18 +215,19 @@ fn log_load(model: &Model, name: &str, private_before: Option<u64>) {
         Weights::Private | Weights::CacheFailed(_) => "",
     };
     let message = format!("{verb} model \"{name}\" in {milliseconds} ms{memory}{weights}");
-    without_statement(|| {
-        ereport!(PgLogLevel::LOG, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, presentable(message));
-    });
+    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+    without_statement(|| say(ErrorReport::new(code, presentable(message), "log_load"), PgLogLevel::LOG));
 }
 
-/// Writes to the log without the statement that is being executed: it may hold what a user looks for.
+/// Writes to the log without the statement that is being executed, and without those around it: they may hold what a user
+/// looks for.
 fn without_statement(write: impl FnOnce()) {
-    // SAFETY: Postgres reads this pointer when it writes to the log, and asks whether it is null.
+    // SAFETY: Postgres reads these pointers when it writes to the log, and asks whether they are null.
     unsafe {
-        let statement = pg_sys::debug_query_string;
+        let (statement, context) = (pg_sys::debug_query_string, pg_sys::error_context_stack);
         pg_sys::debug_query_string = std::ptr::null();
+        pg_sys::error_context_stack = std::ptr::null_mut();
         write();
-        pg_sys::debug_query_string = statement;
+        (pg_sys::debug_query_string, pg_sys::error_context_stack) = (statement, context);
     }
 }

@@ -169,9 +169,15 @@ fn check_for_interrupts() {
     pgrx::check_for_interrupts!();
 }
 
-/// Whether a signal handler of Postgres's has left something to do. May be asked by any thread.
+/// Whether a signal handler of Postgres's has asked for the end of the statement or of the process. May be asked by any
+/// thread. Not `InterruptPending`: what else can be pending does not end the work, and can wait for the end of a batch.
 fn interrupt_pending() -> bool {
-    let flag = (&raw mut pg_sys::InterruptPending).cast::<pg_sys::sig_atomic_t>();
-    // SAFETY: a number of the server's that lives as long as the process, aligned for its type.
-    unsafe { AtomicI32::from_ptr(flag) }.load(Ordering::Relaxed) != 0
+    let flags = [
+        &raw mut pg_sys::QueryCancelPending,
+        &raw mut pg_sys::ProcDiePending,
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        &raw mut pg_sys::TransactionTimeoutPending,
+    ];
+    // SAFETY: numbers of the server's that live as long as the process, aligned for their type.
+    flags.into_iter().any(|flag| unsafe { AtomicI32::from_ptr(flag) }.load(Ordering::Relaxed) != 0)
 }

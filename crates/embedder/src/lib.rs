@@ -20,7 +20,8 @@ mod wordpiece;
 
 pub use error::Error;
 pub use interrupts::Interrupts;
-pub use loading::{Loading, before_exit};
+pub use loading::{Loading, is_loading};
+pub use memory::ensure as ensure_memory;
 pub use model::{Embedded, Embedding, Kind, Model, Options, Weights};
 pub use onnx::Precision;
 pub use spec::{ModelSpec, Pooling};

@@ -64,6 +64,10 @@ pub struct Embedded {
 /// 1024 x 512 tokens x 8 bytes = 4 MB in memory.
 const WINDOW: usize = 1024;
 
+/// What a text takes while it is embedded, beside its tokens and its vector: a slot in a hash table, and places in the
+/// lists of texts and of results here and at the caller's.
+const BYTES_PER_TEXT: usize = 256;
+
 pub struct Model {
     spec: ModelSpec,
     tokenizer: Tokenizer,
@@ -76,13 +80,13 @@ pub struct Model {
 
 impl Model {
     /// Loads the model in `folder`.
-    pub fn open(folder: &Path, options: &Options, interrupts: Interrupts) -> Result<Model, Error> {
+    pub fn open(folder: &Path, options: &Options) -> Result<Model, Error> {
         let start = Instant::now();
         let spec = ModelSpec::read(folder)?;
         let tokenizer = Tokenizer::open(&spec)?;
         let own_tokens = |prefix: &str| tokenizer.count(prefix, Interrupts::NONE);
         let prefix_tokens = [own_tokens(&spec.document_prefix)?, own_tokens(&spec.query_prefix)?];
-        let (session, weights) = Session::open(&spec, options, interrupts)?;
+        let (session, weights) = Session::open(&spec, options)?;
         session::trim_memory();
         Ok(Model { spec, tokenizer, session, weights, load_time: start.elapsed(), prefix_tokens })
     }
@@ -102,17 +106,19 @@ impl Model {
 
     /// Tokens the model would see of `text`, special tokens included, before truncation.
     pub fn token_count(&self, text: &str, interrupts: Interrupts) -> Result<usize, Error> {
-        self.tokenizer.count(&self.prefixed(text, Kind::Document), interrupts)
+        self.tokenizer.count(&self.prefixed(text, Kind::Document)?, interrupts)
     }
 
     /// The ids the model sees of `text`, cut at its maximum; `None` when there is nothing but special tokens.
     pub fn token_ids(&self, text: &str, interrupts: Interrupts) -> Result<Option<Vec<u32>>, Error> {
-        let tokens = self.tokenizer.encode(&self.prefixed(text, Kind::Document), interrupts)?;
+        let tokens = self.tokenizer.encode(&self.prefixed(text, Kind::Document)?, interrupts)?;
         Ok(tokens.map(|tokens| tokens.ids))
     }
 
     /// Embeds texts. Equal ones are computed once.
     pub fn embed(&mut self, texts: &[&str], kind: Kind, interrupts: Interrupts) -> Result<Embedded, Error> {
+        let bytes_per_text = BYTES_PER_TEXT + self.spec.dimensions * size_of::<f32>();
+        memory::ensure(texts.len().saturating_mul(bytes_per_text))?;
         let mut position_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
         let mut unique: Vec<&str> = vec![];
         let positions: Vec<usize> = texts
@@ -147,7 +153,7 @@ impl Model {
         let mut tokens: Vec<Tokens> = Vec::with_capacity(texts.len());
         let mut owners = Vec::with_capacity(texts.len());
         for (i, text) in texts.iter().enumerate() {
-            let encoded = self.tokenizer.encode(&self.prefixed(text, kind), interrupts)?;
+            let encoded = self.tokenizer.encode(&self.prefixed(text, kind)?, interrupts)?;
             let encoded = encoded.filter(|t| t.truncated || t.ids.len() > self.prefix_tokens[kind as usize]);
             embeddings
                 .push(Embedding { vector: None, truncated: encoded.as_ref().is_some_and(|t| t.truncated) });
@@ -206,12 +212,16 @@ impl Model {
             .collect()
     }
 
-    fn prefixed<'t>(&self, text: &'t str, kind: Kind) -> Cow<'t, str> {
+    fn prefixed<'t>(&self, text: &'t str, kind: Kind) -> Result<Cow<'t, str>, Error> {
         let prefix = match kind {
             Kind::Document => &self.spec.document_prefix,
             Kind::Query => &self.spec.query_prefix,
         };
-        if prefix.is_empty() { Cow::Borrowed(text) } else { Cow::Owned(format!("{prefix}{text}")) }
+        if prefix.is_empty() {
+            return Ok(Cow::Borrowed(text));
+        }
+        memory::ensure(prefix.len().saturating_add(text.len()))?;
+        Ok(Cow::Owned(format!("{prefix}{text}")))
     }
 }
 

@@ -64,7 +64,7 @@ pub fn runtime_bytes(library: &Path) -> usize {
 /// forbids it.
 pub fn forbid_telemetry() {
     static ONCE: Once = Once::new();
-    // SAFETY: the first call is made before any thread is started, so that none reads the environment.
+    // SAFETY: the caller promises that no other thread reads the environment; tests start none that does.
     ONCE.call_once(|| unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") });
 }
 
@@ -138,19 +138,15 @@ impl Session {
     ///
     /// Errors: [`Error::Runtime`], [`Error::InvalidFile`] for an ONNX file that does not load or has other inputs or
     /// outputs than a sentence encoder.
-    pub fn open(
-        spec: &ModelSpec,
-        options: &Options,
-        interrupts: Interrupts,
-    ) -> Result<(Session, Weights), Error> {
+    pub fn open(spec: &ModelSpec, options: &Options) -> Result<(Session, Weights), Error> {
         // The key of an entry covers one file. ONNX Runtime may be opened meanwhile.
         let cache = options.weight_cache.filter(|_| spec.precision.weights_inside);
-        let cache = cache.map(|directory| (directory, read_fingerprint(&spec.onnx_file, interrupts)));
+        let cache = cache.map(|directory| (directory, read_fingerprint(&spec.onnx_file)));
         start_runtime(options.library)?;
         let opened = cache.map(|(directory, fingerprint)| {
             let fingerprint = fingerprint.map_err(|error| error.to_string())?;
             let cache = WeightCache::new(directory, &spec.onnx_file, fingerprint, &runtime());
-            Session::from_cache(spec, options, &cache, interrupts)
+            Session::from_cache(spec, options, &cache)
         });
         let weights = match opened {
             Some(Ok(opened)) => return Ok(opened),
@@ -165,17 +161,17 @@ impl Session {
         spec: &ModelSpec,
         options: &Options,
         cache: &WeightCache,
-        interrupts: Interrupts,
     ) -> Result<(Session, Weights), String> {
         let failed = |error: io::Error| error.to_string();
         let lock = loop {
             let seen = cache.stamp();
-            if let Some(session) =
-                cache.graph(interrupts).and_then(|graph| Session::map(spec, options, &graph).ok())
-            {
-                return Ok((session, Weights::Cached));
+            match cache.graph().map(|graph| Session::map(spec, options, &graph)) {
+                Some(Ok(session)) => return Ok((session, Weights::Cached)),
+                // To build an entry would take more memory still.
+                Some(Err(error @ Error::OutOfMemory { .. })) => return Err(error.with_reason()),
+                Some(Err(_)) | None => {}
             }
-            let lock = cache.lock(interrupts).map_err(failed)?;
+            let lock = cache.lock().map_err(failed)?;
             // Otherwise another process has put an entry in its place. All who have waited load it, not one by one.
             if cache.stamp() == seen {
                 break lock;
@@ -185,31 +181,32 @@ impl Session {
         let single = Options { threads: 1, ..*options };
         let built = cache.begin(&lock).map_err(failed)?;
         let expected = Session::load(spec, &single, &spec.onnx_file, Graph::SavedTo(&built))
-            .map_err(|error| error.with_reason())?
-            .sample()?;
-        if Session::map(spec, &single, &built)?.sample()? != expected {
+            .and_then(|mut session| session.sample())
+            .map_err(|error| error.with_reason())?;
+        let mapped = Session::map(spec, &single, &built).and_then(|mut session| session.sample());
+        if mapped.map_err(|error| error.with_reason())? != expected {
             return Err("it gives other vectors than the model's file".to_string());
         }
-        let graph = cache.finish(&lock, interrupts).map_err(failed)?;
+        let graph = cache.finish(&lock).map_err(failed)?;
         drop(lock);
-        Ok((Session::map(spec, options, &graph)?, Weights::Built))
+        let session = Session::map(spec, options, &graph).map_err(|error| error.with_reason())?;
+        Ok((session, Weights::Built))
     }
 
     /// Loads an entry of the cache.
-    fn map(spec: &ModelSpec, options: &Options, graph: &Path) -> Result<Session, String> {
-        let session =
-            Session::load(spec, options, graph, Graph::Cached).map_err(|error| error.with_reason())?;
+    fn map(spec: &ModelSpec, options: &Options, graph: &Path) -> Result<Session, Error> {
+        let session = Session::load(spec, options, graph, Graph::Cached)?;
         match weights::remap_read_only(graph) {
             Ok(()) => Ok(session),
             Err(error) => {
                 std::mem::forget(session);
-                Err(format!("could not map the weights: {error}"))
+                Err(Error::invalid(graph, format!("could not map the weights: {error}")))
             }
         }
     }
 
     /// What the model makes of a few tokens, bit by bit.
-    fn sample(&mut self) -> Result<Vec<u32>, String> {
+    fn sample(&mut self) -> Result<Vec<u32>, Error> {
         const TOKENS: usize = 8;
         let batch = Batch {
             texts: 1,
@@ -218,8 +215,7 @@ impl Session {
             mask: vec![1; TOKENS],
             type_ids: vec![0; TOKENS],
         };
-        let (Output::Tokens(values) | Output::Texts(values)) =
-            self.run(&batch, Interrupts::NONE).map_err(|error| error.with_reason())?;
+        let (Output::Tokens(values) | Output::Texts(values)) = self.run(&batch, Interrupts::NONE)?;
         Ok(values.into_iter().map(f32::to_bits).collect())
     }
 

@@ -25,8 +25,6 @@ use serde::{Deserialize, Serialize};
 use twox_hash::XxHash3_128;
 use twox_hash::xxhash3_128::Hasher;
 
-use crate::Interrupts;
-
 /// Version of the layout above, and of the options that a graph is saved with.
 const FORMAT: u32 = 1;
 
@@ -105,18 +103,18 @@ impl<'a> WeightCache<'a> {
     }
 
     /// The entry's graph, if the entry is there and every byte of it is as it was written.
-    pub fn graph(&self, interrupts: Interrupts) -> Option<PathBuf> {
+    pub fn graph(&self) -> Option<PathBuf> {
         let entry = self.entry();
         let manifest = read_manifest(&entry)?;
         let whole = manifest.key == self.key
-            && map_fingerprint(&entry.join(GRAPH), interrupts).ok()? == manifest.graph
-            && map_fingerprint(&entry.join(WEIGHTS), interrupts).ok()? == manifest.weights;
+            && map_fingerprint(&entry.join(GRAPH)).ok()? == manifest.graph
+            && map_fingerprint(&entry.join(WEIGHTS)).ok()? == manifest.weights;
         whole.then(|| entry.join(GRAPH))
     }
 
     /// Waits until no other process builds an entry. One at a time: building takes several times the memory of the
     /// model, and whoever has waited may find the entry built.
-    pub fn lock(&self, interrupts: Interrupts) -> io::Result<Lock> {
+    pub fn lock(&self) -> io::Result<Lock> {
         fs::create_dir_all(self.directory)?;
         let start = Instant::now();
         let file =
@@ -130,7 +128,6 @@ impl<'a> WeightCache<'a> {
                     });
                 }
                 Err(TryLockError::WouldBlock) => {
-                    (interrupts.check)();
                     if start.elapsed() > MAX_WAIT {
                         let reason =
                             format!("another process has held its lock for {} s", MAX_WAIT.as_secs());
@@ -168,20 +165,19 @@ impl<'a> WeightCache<'a> {
     ///
     /// Errors: also [`InvalidData`](io::ErrorKind::InvalidData) if the model is not the one any more that the key is
     /// made from.
-    pub fn finish(&self, lock: &Lock, interrupts: Interrupts) -> io::Result<PathBuf> {
+    pub fn finish(&self, lock: &Lock) -> io::Result<PathBuf> {
         let building = &lock.building;
-        if read_fingerprint(self.model, interrupts)? != self.fingerprint {
+        if read_fingerprint(self.model)? != self.fingerprint {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the model's file has changed meanwhile"));
         }
         let manifest = Manifest {
             key: self.key.clone(),
             model: self.model.as_os_str().as_bytes().to_vec(),
-            graph: map_fingerprint(&building.join(GRAPH), interrupts)?,
-            weights: map_fingerprint(&building.join(WEIGHTS), interrupts)?,
+            graph: map_fingerprint(&building.join(GRAPH))?,
+            weights: map_fingerprint(&building.join(WEIGHTS))?,
         };
         fs::write(building.join(MANIFEST), serde_json::to_vec_pretty(&manifest)?)?;
         for file in [GRAPH, WEIGHTS, MANIFEST] {
-            (interrupts.check)();
             File::open(building.join(file))?.sync_all()?;
         }
         File::open(building)?.sync_all()?;
@@ -245,13 +241,12 @@ fn remove(path: &Path) -> io::Result<()> {
 /// The fingerprint of a model's file. Reads the whole file: neither its times nor its inode are sure to change with it (a
 /// read-only image has the same ones for each of its versions), and a vector made with other weights than the model's
 /// would be wrong without a sign. Does not map it: cut short meanwhile by who writes to it, it would end the process.
-pub fn read_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Fingerprint> {
+pub fn read_fingerprint(path: &Path) -> io::Result<Fingerprint> {
     let mut file = File::open(path)?;
     let mut hasher = Hasher::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut bytes = 0;
     loop {
-        (interrupts.check)();
         match file.read(&mut buffer)? {
             0 => return Ok(Fingerprint { bytes, hash: hex(hasher.finish_128()) }),
             read => {
@@ -265,7 +260,7 @@ pub fn read_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Finge
 /// Of a file of the cache, which is about to be mapped anyway. Measured: 10 ms for 218 MB, where reading takes 45 ms.
 ///
 /// The kernel is asked for the pages first: one that it cannot read is an error then; touching it would end the process.
-fn map_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Fingerprint> {
+fn map_fingerprint(path: &Path) -> io::Result<Fingerprint> {
     let file = File::open(path)?;
     // A directory cannot be mapped, but has a length, too.
     if !file.metadata()?.is_file() {
@@ -275,10 +270,9 @@ fn map_fingerprint(path: &Path, interrupts: Interrupts) -> io::Result<Fingerprin
     let content = unsafe { Mmap::map(&file)? };
     let mut hasher = Hasher::new();
     for (i, chunk) in content.chunks(CHUNK_BYTES).enumerate() {
-        (interrupts.check)();
         // Linux before 5.14 cannot.
         if content.advise_range(Advice::PopulateRead, i * CHUNK_BYTES, chunk.len()).is_err() {
-            return read_fingerprint(path, interrupts);
+            return read_fingerprint(path);
         }
         hasher.write(chunk);
     }
@@ -400,8 +394,6 @@ fn processor() -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use memmap2::MmapOptions;
 
     use super::*;
@@ -426,7 +418,7 @@ mod tests {
         }
 
         fn cache_of<'a>(&'a self, model: &'a Path, runtime: &str) -> WeightCache<'a> {
-            let fingerprint = read_fingerprint(model, Interrupts::NONE).unwrap();
+            let fingerprint = read_fingerprint(model).unwrap();
             WeightCache::new(&self.directory, model, fingerprint, runtime)
         }
     }
@@ -435,32 +427,32 @@ mod tests {
         let graph = cache.begin(lock).unwrap();
         fs::write(&graph, "a graph").unwrap();
         fs::write(graph.with_file_name(WEIGHTS), "weights").unwrap();
-        cache.finish(lock, Interrupts::NONE).unwrap()
+        cache.finish(lock).unwrap()
     }
 
     #[test]
     fn an_entry_is_found_as_long_as_nothing_it_depends_on_has_changed() {
         let place = Place::new();
         let cache = place.cache();
-        assert_eq!(cache.graph(Interrupts::NONE), None);
-        let lock = cache.lock(Interrupts::NONE).unwrap();
+        assert_eq!(cache.graph(), None);
+        let lock = cache.lock().unwrap();
         let graph = build(&cache, &lock);
-        assert_eq!(cache.graph(Interrupts::NONE), Some(graph.clone()));
-        assert_eq!(place.cache().graph(Interrupts::NONE), Some(graph));
-        assert_eq!(place.cache_of(&place.model, "1.29").graph(Interrupts::NONE), None);
+        assert_eq!(cache.graph(), Some(graph.clone()));
+        assert_eq!(place.cache().graph(), Some(graph));
+        assert_eq!(place.cache_of(&place.model, "1.29").graph(), None);
         fs::write(&place.model, "MODEL").unwrap();
         let changed = place.cache();
-        assert_eq!(changed.graph(Interrupts::NONE), None);
+        assert_eq!(changed.graph(), None);
         // The new entry takes the place of the old one.
         build(&changed, &lock);
-        assert_eq!((cache.graph(Interrupts::NONE), changed.graph(Interrupts::NONE).is_some()), (None, true));
+        assert_eq!((cache.graph(), changed.graph().is_some()), (None, true));
     }
 
     #[test]
     fn a_damaged_entry_is_not_one() {
         let place = Place::new();
         let cache = place.cache();
-        let lock = cache.lock(Interrupts::NONE).unwrap();
+        let lock = cache.lock().unwrap();
         for file in [GRAPH, WEIGHTS, MANIFEST] {
             let path = build(&cache, &lock).with_file_name(file);
             let manifest = read_manifest(&cache.entry()).unwrap();
@@ -474,22 +466,22 @@ mod tests {
                     file == MANIFEST
                         && read_manifest(&cache.entry()).is_some_and(|found| found.model != manifest.model)
                 };
-                assert!(cache.graph(Interrupts::NONE).is_none() || other_model(), "{file}, byte {at}");
+                assert!(cache.graph().is_none() || other_model(), "{file}, byte {at}");
             }
             for content in [&whole[..whole.len() - 1], b"", &[&whole[..], b"}"].concat()] {
                 fs::write(&path, content).unwrap();
-                assert_eq!(cache.graph(Interrupts::NONE), None, "{file}");
+                assert_eq!(cache.graph(), None, "{file}");
             }
             fs::remove_file(&path).unwrap();
-            assert_eq!(cache.graph(Interrupts::NONE), None);
+            assert_eq!(cache.graph(), None);
             fs::create_dir(&path).unwrap();
-            assert_eq!(cache.graph(Interrupts::NONE), None);
+            assert_eq!(cache.graph(), None);
         }
         fs::remove_dir_all(cache.entry()).unwrap();
         fs::write(cache.entry(), "a file").unwrap();
-        assert_eq!(cache.graph(Interrupts::NONE), None);
+        assert_eq!(cache.graph(), None);
         build(&cache, &lock);
-        assert!(cache.graph(Interrupts::NONE).is_some());
+        assert!(cache.graph().is_some());
     }
 
     #[test]
@@ -501,7 +493,7 @@ mod tests {
             fs::write(model, model.as_os_str().as_bytes()).unwrap();
         }
         let [gone, kept, new] = models.each_ref().map(|model| place.cache_of(model, "1.28"));
-        let lock = gone.lock(Interrupts::NONE).unwrap();
+        let lock = gone.lock().unwrap();
         build(&gone, &lock);
         build(&kept, &lock);
         fs::create_dir(directory.join(BUILDING)).unwrap();
@@ -543,52 +535,53 @@ mod tests {
     fn one_builds_and_the_others_wait() {
         let place = Place::new();
         let cache = place.cache();
-        let held = Cell::new(Some(cache.lock(Interrupts::NONE).unwrap()));
-        let waits = Cell::new(0);
-        let check = || {
-            waits.set(waits.get() + 1);
-            if waits.get() == 3 {
-                held.set(None);
-            }
-        };
-        cache.lock(Interrupts { check: &check, pending: None }).unwrap();
-        assert_eq!(waits.get(), 3);
+        let held = cache.lock().unwrap();
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| {
+                let _lock = cache.lock().unwrap();
+                Instant::now()
+            });
+            std::thread::sleep(POLL * 3);
+            let released = Instant::now();
+            drop(held);
+            assert!(waits.join().unwrap() >= released);
+        });
     }
 
     #[test]
     fn a_model_that_is_replaced_meanwhile_has_no_entry() {
         let place = Place::new();
         let cache = place.cache();
-        let lock = cache.lock(Interrupts::NONE).unwrap();
+        let lock = cache.lock().unwrap();
         let graph = cache.begin(&lock).unwrap();
         fs::write(&graph, "a graph").unwrap();
         fs::write(graph.with_file_name(WEIGHTS), "weights").unwrap();
         fs::write(&place.model, "MODEL").unwrap();
-        let error = cache.finish(&lock, Interrupts::NONE).unwrap_err();
+        let error = cache.finish(&lock).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert_eq!(cache.graph(Interrupts::NONE), None);
+        assert_eq!(cache.graph(), None);
     }
 
     #[test]
     fn two_may_build_once_the_lock_is_gone() {
         let place = Place::new();
         let cache = place.cache();
-        let first = cache.lock(Interrupts::NONE).unwrap();
+        let first = cache.lock().unwrap();
         cache.begin(&first).unwrap();
         fs::remove_dir_all(&place.directory).unwrap();
-        let mut second = cache.lock(Interrupts::NONE).unwrap();
+        let mut second = cache.lock().unwrap();
         second.building = place.directory.join("building.2");
         build(&cache, &second);
         // The first has lost its place, and the entry of the second stays as it is.
-        assert!(cache.finish(&first, Interrupts::NONE).is_err());
-        assert!(cache.graph(Interrupts::NONE).is_some());
+        assert!(cache.finish(&first).is_err());
+        assert!(cache.graph().is_some());
     }
 
     #[test]
     fn an_entry_that_is_not_finished_leaves_nothing() {
         let place = Place::new();
         let cache = place.cache();
-        let lock = cache.lock(Interrupts::NONE).unwrap();
+        let lock = cache.lock().unwrap();
         let graph = cache.begin(&lock).unwrap();
         fs::write(&graph, "half a").unwrap();
         drop(lock);

@@ -55,7 +55,7 @@ fn read<T: serde::de::DeserializeOwned>(file: &str) -> T {
 
 fn try_open(folder: &Path) -> Result<Model, Error> {
     let options = Options { library: &library(), threads: 1, weight_cache: None };
-    Model::open(folder, &options, Interrupts::NONE)
+    Model::open(folder, &options)
 }
 
 fn open(folder: &Path) -> Model {

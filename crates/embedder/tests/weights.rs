@@ -20,7 +20,7 @@ fn data(model: &str) -> PathBuf {
 }
 
 fn open(folder: &Path, weight_cache: Option<&Path>, threads: usize) -> Model {
-    Model::open(folder, &Options { library: &library(), threads, weight_cache }, Interrupts::NONE).unwrap()
+    Model::open(folder, &Options { library: &library(), threads, weight_cache }).unwrap()
 }
 
 /// Vectors of texts of several lengths, alone and in batches.
