@@ -42,6 +42,7 @@ pub struct Loaded {
 struct Unfinished {
     wanted: Wanted,
     loading: Loading,
+    /// What the process had before, where all that it has got since is the model's.
     private_bytes: Option<u64>,
 }
 
