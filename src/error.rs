@@ -143,13 +143,13 @@ impl Error {
         unreachable!("report(ERROR) does not return")
     }
 
-    /// Says it in a NOTICE, WARNING or LOG, and goes on.
+    /// Says it in a NOTICE, WARNING, LOG or DEBUG message, and goes on.
     pub fn say(self, level: PgLogLevel) {
         say(self.into(), level);
     }
 }
 
-/// Says something in a NOTICE, WARNING or LOG, and goes on.
+/// Says something in a NOTICE, WARNING, LOG or DEBUG message, and goes on.
 ///
 /// Postgres looks for a cancel then, too, and would jump over the callers: pgrx turns only what the functions raise that
 /// Postgres calls into an unwinding. The next check for interrupts will find it.

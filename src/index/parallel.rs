@@ -10,12 +10,14 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ivf::build::Trained;
-use pgrx::{debug1, pg_guard, pg_sys};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
 
 use super::build::{self, Counts};
 use super::name_of;
 use super::rows::{Share, Source};
 use super::sort::Role;
+use crate::error::say;
 
 /// As `module_pathname` names the library.
 const LIBRARY: &CStr = c"pg_embed";
@@ -174,7 +176,10 @@ impl Leader {
 
             pg_sys::LaunchParallelWorkers(context);
             let launched = (*context).nworkers_launched;
-            debug1!("building index \"{}\" with {launched} of {workers} workers", name_of(source.index));
+            let index = name_of(source.index);
+            let message = format!("building index \"{index}\" with {launched} of {workers} workers");
+            let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
+            say(ErrorReport::new(code, message, "launch"), PgLogLevel::DEBUG1);
             if launched == 0 {
                 leader.finish();
                 return None;
