@@ -47,7 +47,7 @@ together() {
 stop
 trap stop EXIT
 make_cluster "$cluster"
-as_server tee -a "$cluster/data/postgresql.conf" >/dev/null <<CONF
+add_settings "$cluster" <<CONF
 max_connections = $((connections + 10))
 pg_embed.default_model = '$model'
 CONF
@@ -61,7 +61,7 @@ connect psql -Xq -d postgres -c 'CREATE EXTENSION pg_embed' -c "SELECT embed('wr
 say "Connections at once, $model; bar: 1.2 times the time of a few at a time"
 together cache
 stop_cluster "$cluster"
-as_server tee -a "$cluster/data/postgresql.conf" >/dev/null <<CONF
+add_settings "$cluster" <<CONF
 shared_preload_libraries = 'pg_embed'
 pg_embed.preload_models = '$model'
 CONF

@@ -34,7 +34,7 @@ make_cluster "$cluster"
 mkdir "$cluster/models"
 ln -s "$MODELS/${models[0]}" "$cluster/models/${models[0]}"
 ln -s "$made_up" "$cluster/models/gte-small-shape"
-as_server tee -a "$cluster/data/postgresql.conf" >/dev/null <<<"pg_embed.model_path = '$cluster/models'"
+add_settings "$cluster" <<<"pg_embed.model_path = '$cluster/models'"
 psql=("$ROOT$BINDIR/psql" -h "$cluster" -p "$PORT" -U postgres -XqAt -v ON_ERROR_STOP=1 -d postgres)
 
 start_cluster "$cluster"
@@ -47,7 +47,7 @@ say "First embed of a connection; bars: 150 ms over a warm one and 16 MB, preloa
 measure cache 150 - 16
 
 stop_cluster "$cluster"
-as_server tee -a "$cluster/data/postgresql.conf" >/dev/null <<CONF
+add_settings "$cluster" <<CONF
 shared_preload_libraries = 'pg_embed'
 pg_embed.preload_models = '${models[0]},${models[1]}'
 CONF

@@ -44,7 +44,7 @@ start() {
     make_cluster "$BENCH_CLUSTER"
     # Nothing in the background, nor checkpoints, within what is measured. Commits do not wait for the disk, so that
     # inserts measure the index.
-    as_server tee -a "$BENCH_CLUSTER/data/postgresql.conf" >/dev/null <<CONF
+    add_settings "$BENCH_CLUSTER" <<CONF
 shared_preload_libraries = '$preload'
 autovacuum = off
 checkpoint_timeout = 1h

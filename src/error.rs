@@ -149,11 +149,16 @@ impl Error {
     }
 }
 
+/// Says what is no error in a LOG or DEBUG message, and goes on.
+pub fn tell(message: String, level: PgLogLevel) {
+    say(ErrorReport::new(Code::ERRCODE_SUCCESSFUL_COMPLETION, message, "tell"), level);
+}
+
 /// Says something in a NOTICE, WARNING, LOG or DEBUG message, and goes on.
 ///
 /// Postgres looks for a cancel then, too, and would jump over the callers: pgrx turns only what the functions raise that
 /// Postgres calls into an unwinding. The next check for interrupts will find it.
-pub fn say(report: ErrorReport, level: PgLogLevel) {
+fn say(report: ErrorReport, level: PgLogLevel) {
     // SAFETY: as HOLD_INTERRUPTS() and RESUME_INTERRUPTS() do; if it raises an error after all, Postgres sets it to 0.
     unsafe {
         pg_sys::InterruptHoldoffCount += 1;

@@ -4,6 +4,8 @@ source "$(dirname "$0")/common.sh"
 
 stop_cluster "$DEV/demo"
 stop_cluster "$DEV/regress"
-stop_cluster "$DEV/bench/cluster"
+for bench in bench/cluster first_embed endurance; do
+    stop_cluster "$DEV/$bench"
+done
 say "Removing $DEV and target"
 rm -rf "$DEV" "$SOURCE/target"

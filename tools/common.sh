@@ -144,12 +144,17 @@ fresh_library() {
 make_cluster() {
     make_dir "$1"
     as_server "$ROOT$BINDIR/initdb" -D "$1/data" -U postgres -A trust --locale=C.UTF-8 -E UTF8 --no-sync >/dev/null
-    as_server tee -a "$1/data/postgresql.conf" >/dev/null <<CONF
+    add_settings "$1" <<CONF
 listen_addresses = ''
 unix_socket_directories = '$1'
 unix_socket_permissions = 0700
 port = $PORT
 CONF
+}
+
+# add_settings DIR: appends standard input to the cluster's postgresql.conf.
+add_settings() {
+    as_server tee -a "$1/data/postgresql.conf" >/dev/null
 }
 
 # start_cluster DIR

@@ -1,14 +1,14 @@
 //! The loaded models of a process: those that the postmaster loaded before it was forked, and those of its own.
 
+use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
 use embedder::{Interrupts, Loading, Model, Options, Weights, catalog};
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
+use pgrx::{PgLogLevel, pg_guard, pg_sys};
 
-use crate::error::{Error, presentable, quotable, say};
+use crate::error::{Error, presentable, quotable, tell};
 use crate::guc;
 
 /// Threads of a preloaded model: a fork would leave the others behind. A session with more in `pg_embed.threads` loads
@@ -16,7 +16,7 @@ use crate::guc;
 const PRELOAD_THREADS: usize = 1;
 
 /// Which model, and how it is loaded.
-#[derive(Clone, PartialEq)]
+#[derive(PartialEq)]
 struct Wanted {
     name: String,
     model_path: PathBuf,
@@ -24,8 +24,8 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn is_same_model(&self, other: &Wanted) -> bool {
-        self.name == other.name && self.model_path == other.model_path
+    fn is_model(&self, name: &str, model_path: &Path) -> bool {
+        self.name == name && self.model_path == model_path
     }
 }
 
@@ -57,20 +57,17 @@ pub struct Models {
 impl Models {
     /// The named model (`None`: `pg_embed.default_model`), loaded if it is not yet.
     pub fn open(&mut self, name: Option<&str>, interrupts: Interrupts) -> Result<&mut Loaded, Error> {
-        let name = name.map_or_else(guc::default_model, str::to_string);
-        let wanted = Wanted { name, model_path: guc::model_path(), threads: guc::threads() };
-        let at = match self.position(&wanted) {
+        let name = name.map_or_else(|| guc::default_model().into(), Cow::Borrowed);
+        let (model_path, threads) = (guc::model_path(), guc::threads());
+        let is_it = |wanted: &Wanted| wanted.is_model(&name, &model_path) && wanted.threads == threads;
+        let at = match self.loaded.iter().position(|loaded| is_it(&loaded.wanted)) {
             Some(at) => at,
             None => {
-                self.load(wanted, interrupts)?;
+                self.load(Wanted { name: name.into_owned(), model_path, threads }, interrupts)?;
                 self.loaded.len() - 1
             }
         };
         Ok(&mut self.loaded[at])
-    }
-
-    fn position(&self, wanted: &Wanted) -> Option<usize> {
-        self.loaded.iter().position(|loaded| loaded.wanted == *wanted)
     }
 
     /// Loads a model, as the last one.
@@ -105,7 +102,7 @@ impl Models {
     /// Whether the model is loaded from the current `pg_embed.model_path`.
     pub fn is_loaded(&self, name: &str) -> bool {
         let model_path = guc::model_path();
-        self.loaded.iter().any(|loaded| loaded.wanted.name == name && loaded.wanted.model_path == model_path)
+        self.loaded.iter().any(|loaded| loaded.wanted.is_model(name, &model_path))
     }
 
     /// Loads the models of `pg_embed.preload_models`. One that cannot be loaded is a WARNING: the server starts without
@@ -146,8 +143,8 @@ impl Models {
         log_load(&model, &wanted.name, private_bytes);
         // A model of another number of threads is no longer needed, except one that the postmaster loaded: to destroy
         // it here would copy its pages to this process.
-        self.loaded
-            .retain(|loaded| !loaded.wanted.is_same_model(&wanted) || loaded.process != std::process::id());
+        let is_other = |loaded: &Loaded| !loaded.wanted.is_model(&wanted.name, &wanted.model_path);
+        self.loaded.retain(|loaded| is_other(loaded) || loaded.process != std::process::id());
         self.loads += 1;
         self.loaded.push(Loaded { process: std::process::id(), id: self.loads, wanted, model });
     }
@@ -194,10 +191,10 @@ fn private_bytes() -> Option<u64> {
 ///
 /// A LOG, though each session writes one: it has cost more than the line, and preloading the model spares both.
 fn log_load(model: &Model, name: &str, private_before: Option<u64>) {
-    if let Weights::CacheFailed(reason) = model.weights() {
+    if let Weights::CacheFailed { directory, reason } = model.weights() {
         let error = Error::Embedder(embedder::Error::WeightCache {
             model: name.to_string(),
-            directory: guc::weight_cache().unwrap_or_default(),
+            directory: directory.clone(),
             reason: reason.clone(),
         });
         without_statement(|| error.say(PgLogLevel::LOG));
@@ -213,11 +210,10 @@ fn log_load(model: &Model, name: &str, private_before: Option<u64>) {
     let weights = match model.weights() {
         Weights::Built => ", wrote its weights to the weight cache",
         Weights::Cached => ", its weights are those of the weight cache",
-        Weights::Private | Weights::CacheFailed(_) => "",
+        Weights::Private | Weights::CacheFailed { .. } => "",
     };
     let message = format!("{verb} model \"{name}\" in {milliseconds} ms{memory}{weights}");
-    let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
-    without_statement(|| say(ErrorReport::new(code, presentable(message), "log_load"), PgLogLevel::LOG));
+    without_statement(|| tell(presentable(message), PgLogLevel::LOG));
 }
 
 /// Writes to the log without the statement that is being executed, and without those around it: they may hold what a user

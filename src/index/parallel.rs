@@ -10,14 +10,13 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use ivf::build::Trained;
-use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::{PgLogLevel, PgSqlErrorCode, pg_guard, pg_sys};
+use pgrx::{PgLogLevel, pg_guard, pg_sys};
 
 use super::build::{self, Counts};
 use super::name_of;
 use super::rows::{Share, Source};
 use super::sort::Role;
-use crate::error::say;
+use crate::error::tell;
 
 /// As `module_pathname` names the library.
 const LIBRARY: &CStr = c"pg_embed";
@@ -178,8 +177,7 @@ impl Leader {
             let launched = (*context).nworkers_launched;
             let index = name_of(source.index);
             let message = format!("building index \"{index}\" with {launched} of {workers} workers");
-            let code = PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION;
-            say(ErrorReport::new(code, message, "launch"), PgLogLevel::DEBUG1);
+            tell(message, PgLogLevel::DEBUG1);
             if launched == 0 {
                 leader.finish();
                 return None;

@@ -69,7 +69,7 @@ fn running_out_of_memory_is_an_error() {
     }
     assert!(refusals > 0);
     assert_eq!(value(&mut client, &many), "20");
-    // Of many texts, and of a long one behind a prefix, only the lists and the copy are too much.
+    // Of many texts, the lists alone are too much.
     let large = "SELECT array_length(embed('tiny-bert', array_fill('x'::text, ARRAY[1000000])), 1)";
     limit_memory(&mut other, backend, Some(150 * 1024));
     assert_eq!(refused(&mut client, large).sqlstate, "53200");

@@ -29,7 +29,7 @@ impl Interrupts<'_> {
     /// Does `work`; meanwhile another thread calls `stop` once the caller has something to check. It is then checked,
     /// and unwinds as a rule. `None`: it has not, but the work has failed, as it was told to stop.
     ///
-    /// Starting and ending the thread takes 0.05 ms.
+    /// Measured: starting and ending the thread takes 0.05 to 0.08 ms.
     pub fn watch<T, E>(
         &self,
         stop: impl FnOnce() + Send,

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -38,8 +38,8 @@ pub enum Weights {
     Cached,
     /// Likewise; this process has built what is in the cache.
     Built,
-    /// As `Private`, since the cache is of no use, for this reason.
-    CacheFailed(String),
+    /// As `Private`, since the cache in this directory is of no use.
+    CacheFailed { directory: PathBuf, reason: String },
 }
 
 /// What became of a text.

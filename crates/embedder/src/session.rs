@@ -68,7 +68,7 @@ pub fn forbid_telemetry() {
     ONCE.call_once(|| unsafe { std::env::set_var("ORT_DISABLE_TELEMETRY", "1") });
 }
 
-/// Opens ONNX Runtime if it is not open yet. Errors: [`Error::Runtime`].
+/// Opens ONNX Runtime if it is not open yet. Errors: [`Error::Runtime`], [`Error::OutOfMemory`].
 pub fn start_runtime(library: &Path) -> Result<(), Error> {
     without_signals(|| environment(library).map(|_| ()))
 }
@@ -136,23 +136,24 @@ pub struct Session {
 impl Session {
     /// Loads the model's graph and weights, and says how it came by the weights.
     ///
-    /// Errors: [`Error::Runtime`], [`Error::InvalidFile`] for an ONNX file that does not load or has other inputs or
-    /// outputs than a sentence encoder.
+    /// Errors: [`Error::Runtime`], [`Error::OutOfMemory`], [`Error::InvalidFile`] for an ONNX file that does not load or
+    /// has other inputs or outputs than a sentence encoder.
     pub fn open(spec: &ModelSpec, options: &Options) -> Result<(Session, Weights), Error> {
         // The key of an entry covers one file. ONNX Runtime may be opened meanwhile.
         let cache = options.weight_cache.filter(|_| spec.precision.weights_inside);
         let cache = cache.map(|directory| (directory, read_fingerprint(&spec.onnx_file)));
         start_runtime(options.library)?;
-        let opened = cache.map(|(directory, fingerprint)| {
-            let fingerprint = fingerprint.map_err(|error| error.to_string())?;
-            let cache = WeightCache::new(directory, &spec.onnx_file, fingerprint, &runtime());
-            Session::from_cache(spec, options, &cache)
-        });
-        let weights = match opened {
-            Some(Ok(opened)) => return Ok(opened),
-            Some(Err(reason)) => Weights::CacheFailed(reason),
-            None => Weights::Private,
-        };
+        let mut weights = Weights::Private;
+        if let Some((directory, fingerprint)) = cache {
+            let opened = fingerprint.map_err(|error| error.to_string()).and_then(|fingerprint| {
+                let cache = WeightCache::new(directory, &spec.onnx_file, fingerprint, &runtime());
+                Session::from_cache(spec, options, &cache)
+            });
+            match opened {
+                Ok(opened) => return Ok(opened),
+                Err(reason) => weights = Weights::CacheFailed { directory: directory.to_path_buf(), reason },
+            }
+        }
         Ok((Session::load(spec, options, &spec.onnx_file, Graph::Original)?, weights))
     }
 
@@ -244,7 +245,7 @@ impl Session {
         Ok(Session { inner, inputs, output, dimensions: spec.dimensions, model: spec.name.clone() })
     }
 
-    /// Runs the model. Errors: [`Error::Run`], also for an output of another shape than promised.
+    /// Runs the model. Errors: [`Error::OutOfMemory`]; [`Error::Run`], also for an output of another shape than promised.
     pub fn run(&mut self, batch: &Batch, interrupts: Interrupts) -> Result<Output, Error> {
         let pending = interrupts.pending.filter(|_| batch.texts * batch.tokens >= MIN_WATCHED_TOKENS);
         let mut interrupts = Interrupts { pending, ..interrupts };

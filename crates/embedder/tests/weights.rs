@@ -130,7 +130,7 @@ fn a_cache_that_cannot_be_written_is_done_without() {
     let file = scratch.path().join("file");
     fs::write(&file, "no directory").unwrap();
     let mut model = open(&folder, Some(&file), 1);
-    assert!(matches!(model.weights(), Weights::CacheFailed(reason) if !reason.is_empty()));
+    assert!(matches!(model.weights(), Weights::CacheFailed { reason, .. } if !reason.is_empty()));
     assert_same(&vectors(&mut model), &expected);
 }
 
