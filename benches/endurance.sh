@@ -8,7 +8,7 @@ use_postgres
 embeds=${1:-100000}
 cluster=$DEV/endurance
 model=$(demo_model)
-connections=200
+connections=$((200 / $(nproc) * $(nproc))) # the same number by so many at a time
 missed=0
 
 stop() {
