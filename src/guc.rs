@@ -183,9 +183,6 @@ fn define() {
     for prefix in [c"pg_embed", c"ivf"] {
         // SAFETY: a NUL-terminated prefix, which Postgres copies.
         unsafe {
-            #[cfg(feature = "pg14")]
-            pg_sys::EmitWarningsOnPlaceholders(prefix.as_ptr());
-            #[cfg(not(feature = "pg14"))]
             pg_sys::MarkGUCPrefixReserved(prefix.as_ptr());
         }
     }

@@ -182,9 +182,9 @@ impl PageStore for Pages {
         let Recent { block, buffer } = page;
         // SAFETY: `index` is open; `buffer` held the page when it was read, and may hold another now, or none.
         unsafe {
-            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            #[cfg(feature = "pg15")]
             let relation = (*self.index).rd_node;
-            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            #[cfg(not(feature = "pg15"))]
             let relation = (*self.index).rd_locator;
             if !pg_sys::ReadRecentBuffer(relation, MAIN_FORKNUM, block, buffer) {
                 return self.read(block);
@@ -427,9 +427,9 @@ impl PageSink for NewFork {
 unsafe fn needs_wal(relation: pg_sys::Relation) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        #[cfg(any(feature = "pg14", feature = "pg15"))]
+        #[cfg(feature = "pg15")]
         let rewritten = (*relation).rd_firstRelfilenodeSubid;
-        #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+        #[cfg(not(feature = "pg15"))]
         let rewritten = (*relation).rd_firstRelfilelocatorSubid;
         let is_new = (*relation).rd_createSubid != 0 || rewritten != 0;
         let logged = pg_sys::wal_level >= pg_sys::WalLevel::WAL_LEVEL_REPLICA as i32 || !is_new;

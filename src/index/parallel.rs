@@ -62,11 +62,11 @@ struct Shared {
 pub unsafe fn workers(source: &Source, memory: impl Fn(i32) -> Option<i32>) -> i32 {
     // Those of a temporary table, or of an expression that is not parallel safe, are none.
     // SAFETY: the caller's promise: both relations are open and locked.
-    #[cfg(any(feature = "pg14", feature = "pg15", feature = "pg16"))]
+    #[cfg(any(feature = "pg15", feature = "pg16"))]
     let mut workers =
         unsafe { pg_sys::plan_create_index_workers((*source.heap).rd_id, (*source.index).rd_id) };
     // SAFETY: the caller's promise.
-    #[cfg(not(any(feature = "pg14", feature = "pg15", feature = "pg16")))]
+    #[cfg(not(any(feature = "pg15", feature = "pg16")))]
     let mut workers = unsafe { (*source.info).ii_ParallelWorkers };
     // What is asked for by the table's `parallel_workers` is not bounded by its size.
     workers = workers.min(i32::try_from(source.blocks()).unwrap_or(i32::MAX));
