@@ -9,6 +9,7 @@ mod embed;
 mod error;
 mod guc;
 mod index;
+mod panics;
 mod vector;
 
 pg_module_magic!();
@@ -19,7 +20,9 @@ extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
 
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    panics::keep_backtraces_out_of_errors();
     guc::register();
+    index::register();
     if guc::preloading() {
         embed::stats::share();
         embed::models::preload();

@@ -7,6 +7,7 @@ use ivf::{check, info};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
 
+use super::distance::RowDistance;
 use super::page::Pages;
 use super::rows::Source;
 use super::sample::{Plan, Sample};
@@ -102,9 +103,9 @@ unsafe fn require(table: pg_sys::Oid, privilege: Privilege) {
         let result = if privilege == Privilege::Select {
             pg_sys::pg_class_aclcheck(table, user, pg_sys::ACL_SELECT as pg_sys::AclMode)
         } else {
-            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            #[cfg(feature = "pg15")]
             let is_owner = pg_sys::pg_class_ownercheck(table, user);
-            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            #[cfg(not(feature = "pg15"))]
             let is_owner = pg_sys::object_ownercheck(pg_sys::RelationRelationId, table, user);
             if is_owner { ACLCHECK_OK } else { ACLCHECK_NOT_OWNER }
         };
@@ -302,12 +303,9 @@ impl Nearest {
 /// Searches as a query with ORDER BY does it.
 struct Search<'a> {
     source: &'a Source,
-    metric: Metric,
     /// The function behind the operator.
     function: pg_sys::Oid,
-    /// For the index's expression.
-    state: *mut pg_sys::EState,
-    slot: *mut pg_sys::TupleTableSlot,
+    row_distance: RowDistance,
 }
 
 impl Search<'_> {
@@ -319,10 +317,8 @@ impl Search<'_> {
             let family = *(*source.index).rd_opfamily;
             let input = *(*source.index).rd_opcintype;
             let operator = pg_sys::get_opfamily_member(family, input, input, DISTANCE_STRATEGY as i16);
-            let state = pg_sys::CreateExecutorState();
-            let slot = pg_sys::table_slot_create(source.heap, null_mut());
-            (*pg_sys::MakePerTupleExprContext(state)).ecxt_scantuple = slot;
-            Search { source, metric, function: pg_sys::get_opcode(operator), state, slot }
+            let row_distance = RowDistance::new(source.heap, source.info, metric);
+            Search { source, function: pg_sys::get_opcode(operator), row_distance }
         }
     }
 
@@ -353,7 +349,7 @@ impl Search<'_> {
             let scan = pg_sys::index_beginscan(table, index, snapshot, 0, 1);
             pg_sys::index_rescan(scan, null_mut(), 0, &mut key, 1);
             let forward = pg_sys::ScanDirection::ForwardScanDirection;
-            while pg_sys::index_getnext_slot(scan, forward, self.slot) {
+            while pg_sys::index_getnext_slot(scan, forward, self.row_distance.slot()) {
                 let bound = f64::from_bits((*(*scan).xs_orderbyvals).value() as u64);
                 // Without a recheck the rows come in the order in which they are returned; with it, a row cannot be
                 // nearer than its bound.
@@ -362,46 +358,21 @@ impl Search<'_> {
                 if found.is_full() && done {
                     break;
                 }
-                found.add(self.distance_of_slot(query)?);
+                found.add(self.row_distance.of_slot(query)?);
             }
             pg_sys::index_endscan(scan);
-            pg_sys::ExecClearTuple(self.slot);
+            pg_sys::ExecClearTuple(self.row_distance.slot());
             pg_sys::pfree(query_datum.cast_mut_ptr());
         }
         Ok(found)
-    }
-
-    /// # Safety
-    /// The slot holds a row of the table.
-    unsafe fn distance_of_slot(&self, query: &[f32]) -> Result<f64, Error> {
-        let mut value = pg_sys::Datum::null();
-        let mut is_null = false;
-        // SAFETY: the caller's promise; the index has one column, of type `vector`.
-        unsafe {
-            let context = (*(*self.state).es_per_tuple_exprcontext).ecxt_per_tuple_memory;
-            let distance = pgrx::PgMemoryContexts::For(context).switch_to(|_| {
-                pg_sys::FormIndexDatum(self.source.info, self.slot, self.state, &mut value, &mut is_null);
-                if is_null {
-                    return Ok(f64::NAN);
-                }
-                let vector = crate::vector::Vector::detoast(value);
-                Ok(self.metric.operator(&vector, query)?)
-            });
-            pg_sys::MemoryContextReset(context);
-            distance
-        }
     }
 }
 
 impl Drop for Search<'_> {
     fn drop(&mut self) {
         if !std::thread::panicking() {
-            // SAFETY: made in `new`; the prepared expression belongs to the state that goes.
-            unsafe {
-                (*self.source.info).ii_ExpressionsState = null_mut();
-                pg_sys::ExecDropSingleTupleTableSlot(self.slot);
-                pg_sys::FreeExecutorState(self.state);
-            }
+            // SAFETY: made in `new`, where the memory context still is.
+            unsafe { self.row_distance.free() };
         }
     }
 }

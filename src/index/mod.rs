@@ -4,6 +4,8 @@
 
 mod build;
 mod cost;
+mod distance;
+mod executor;
 mod handler;
 mod insert;
 mod inspect;
@@ -17,6 +19,7 @@ mod sort;
 mod vacuum;
 mod validate;
 
+pub use executor::register;
 pub use options::MAX_LISTS;
 
 use std::cell::RefCell;

@@ -1,13 +1,17 @@
 //! Index scans: `ambeginscan`, `amrescan`, `amgettuple`, `amendscan`.
 
+use std::ptr::fn_addr_eq;
 use std::rc::Rc;
 
 use ivf::index::Index;
+use ivf::layout::Tid;
 use ivf::metric::Metric;
+use ivf::reorder::Reorder;
 use ivf::scan::{Options, Order, Scan};
 use ivf::vector::{self, VectorError};
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
+use super::distance::RowDistance;
 use super::page::Pages;
 use super::{OfIndex, is_on_expression, open, options, to_pointer};
 use crate::error::{Error, IvfError, OrRaise};
@@ -19,16 +23,23 @@ use crate::vector::Vector;
 struct State {
     /// Opened when the first row is asked for, and kept over rescans.
     index: Option<Rc<Index>>,
+    /// The executor must get the rows in exact order: see [`super::executor`].
+    exact_order: bool,
+    /// For that, and kept over rescans.
+    row_distance: Option<RowDistance>,
     /// Since the last rescan.
     started: Option<Started>,
 }
 
 struct Started {
     scan: Scan,
+    metric: Metric,
     /// The distance of every row, if the query alone tells it.
     constant: Option<f64>,
     /// The executor is to compute the distances, of which it gets bounds.
     recheck: bool,
+    /// Computes them itself, for this query.
+    reorder: Option<(Reorder, Vec<f32>)>,
 }
 
 /// `ambeginscan`
@@ -87,9 +98,18 @@ pub unsafe extern "C-unwind" fn get_tuple(
         let state = state(scan);
         let started = match &mut state.started {
             Some(started) => started,
-            none => none.insert(start(scan, &pages, &mut state.index).or_raise()),
+            none => none.insert(start(scan, &pages, &mut state.index, state.exact_order).or_raise()),
         };
-        let Some(hit) = started.scan.next(&pages).or_raise_for(index) else { return false };
+        if started.reorder.is_some() && state.row_distance.is_none() {
+            state.row_distance = Some(make_row_distance(scan, started.metric));
+        }
+        let next = match (&mut started.reorder, &state.row_distance) {
+            (Some((reorder, query)), Some(row_distance)) => reorder.next(&mut started.scan, &pages, |tid| {
+                distance_of_visible(scan, tid, row_distance, query).or_raise()
+            }),
+            _ => started.scan.next(&pages),
+        };
+        let Some(hit) = next.or_raise_for(index) else { return false };
         (*scan).xs_heaptid = to_pointer(hit.tid);
         (*scan).xs_recheck = false;
         // The distance to NULL is NULL.
@@ -105,7 +125,13 @@ pub unsafe extern "C-unwind" fn get_tuple(
 #[pg_guard]
 pub unsafe extern "C-unwind" fn end(scan: pg_sys::IndexScanDesc) {
     // SAFETY: Postgres passes a scan that `begin` made.
-    *unsafe { state(scan) } = State::default();
+    unsafe {
+        let state = state(scan);
+        if let Some(row_distance) = &mut state.row_distance {
+            row_distance.free();
+        }
+        *state = State::default();
+    }
 }
 
 /// # Safety
@@ -115,12 +141,70 @@ unsafe fn state<'a>(scan: pg_sys::IndexScanDesc) -> &'a mut State {
     unsafe { &mut *(*scan).opaque.cast::<State>() }
 }
 
+/// Whether a scan is one of this access method.
+///
+/// # Safety
+/// `scan` is one of an open index.
+pub unsafe fn is_ours(scan: pg_sys::IndexScanDesc) -> bool {
+    // SAFETY: the caller's promise; an open index has its access method's routines.
+    unsafe {
+        let ours: unsafe extern "C-unwind" fn(_, _, _) -> _ = begin;
+        (*(*(*scan).indexRelation).rd_indam).ambeginscan.is_some_and(|other| fn_addr_eq(other, ours))
+    }
+}
+
+/// Makes a scan bring its rows in exact order, with their distances.
+///
+/// # Safety
+/// `begin` made the scan, for the executor; no row was asked for yet.
+pub unsafe fn bring_exact_order(scan: pg_sys::IndexScanDesc) {
+    // SAFETY: the caller's promise.
+    unsafe { state(scan) }.exact_order = true;
+}
+
+/// # Safety
+/// As for `amgettuple`; the scan has a table.
+unsafe fn make_row_distance(scan: pg_sys::IndexScanDesc, metric: Metric) -> RowDistance {
+    // SAFETY: the caller's promise; what is allocated lives as long as the scan.
+    unsafe {
+        let context = pg_sys::GetMemoryChunkContext(scan.cast());
+        PgMemoryContexts::For(context).switch_to(|_| {
+            let info = pg_sys::BuildIndexInfo((*scan).indexRelation);
+            RowDistance::new((*scan).heapRelation, info, metric)
+        })
+    }
+}
+
+/// The exact distance of a row; `None` if the scan's snapshot does not see it.
+///
+/// # Safety
+/// As for `amgettuple`; the scan has a table.
+unsafe fn distance_of_visible(
+    scan: pg_sys::IndexScanDesc,
+    tid: Tid,
+    row_distance: &RowDistance,
+    query: &[f32],
+) -> Result<Option<f64>, Error> {
+    // SAFETY: the caller's promise. What the executor fetches after this call begins anew, as an MVCC snapshot sees one
+    // row of a chain at most.
+    unsafe {
+        (*scan).xs_heaptid = to_pointer(tid);
+        if !pg_sys::index_fetch_heap(scan, row_distance.slot()) {
+            return Ok(None);
+        }
+        let distance = row_distance.of_slot(query);
+        pg_sys::ExecClearTuple(row_distance.slot());
+        distance.map(Some)
+    }
+}
+
 /// # Safety
 /// As for `amgettuple`.
 unsafe fn start(
     scan: pg_sys::IndexScanDesc,
     pages: &Pages,
     opened: &mut Option<Rc<Index>>,
+    exact_order: bool,
 ) -> Result<Started, Error> {
     // SAFETY: the caller's promise; the operator's right argument is a `vector`, as amvalidate checks.
     unsafe {
@@ -157,8 +241,12 @@ unsafe fn start(
             memory: pg_sys::work_mem as usize * 1024,
             order,
         };
+        let metric = opened.space.metric();
         let scan = Scan::new(opened, query.as_deref(), options);
-        Ok(Started { scan, constant, recheck: order == Order::Bound })
+        let by_bounds = order == Order::Bound;
+        let reorder =
+            query.filter(|_| by_bounds && exact_order).map(|query| (Reorder::default(), query.to_vec()));
+        Ok(Started { scan, constant, metric, recheck: by_bounds && reorder.is_none(), reorder })
     }
 }
 
@@ -193,14 +281,13 @@ unsafe fn count_scan(scan: pg_sys::IndexScanDesc) {
     // SAFETY: the caller's promise.
     unsafe {
         let index = (*scan).indexRelation;
-        #[cfg(not(feature = "pg14"))]
         if (*index).pgstat_info.is_null() && (*index).pgstat_enabled {
             pg_sys::pgstat_assoc_relation(index);
         }
         if let Some(statistics) = (*index).pgstat_info.as_mut() {
-            #[cfg(any(feature = "pg14", feature = "pg15"))]
+            #[cfg(feature = "pg15")]
             let scans = &mut statistics.t_counts.t_numscans;
-            #[cfg(not(any(feature = "pg14", feature = "pg15")))]
+            #[cfg(not(feature = "pg15"))]
             let scans = &mut statistics.counts.numscans;
             *scans += 1;
         }

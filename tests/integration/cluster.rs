@@ -198,6 +198,8 @@ impl Cluster {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(path).unwrap();
         let server = server_command("postgres")
             .args(["-D", self.data().to_str().unwrap()])
+            // No error shows a backtrace for it.
+            .env("RUST_BACKTRACE", "1")
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)

@@ -278,7 +278,7 @@ fn writes_that_fail() {
     client
         .batch_execute(
             "CREATE FUNCTION pseudo(int) RETURNS vector(200) IMMUTABLE LANGUAGE sql AS
-               $$ SELECT array_agg(sin($1 * 1.7 + i * (1 + $1 % 5)))::vector(200) FROM generate_series(1, 200) i $$;
+               $$ SELECT array_agg(sin($1 * 1.7 + i * (1 + $1 % 5)))::public.vector(200) FROM generate_series(1, 200) i $$;
              CREATE TABLE t (id int);
              INSERT INTO t SELECT generate_series(1, 5000);
              CREATE INDEX i ON t USING ivf ((pseudo(id)::vector(200)) vector_l2_ops) WITH (lists = 3);",

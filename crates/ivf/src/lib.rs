@@ -16,6 +16,7 @@ pub mod memstore;
 pub mod metric;
 pub mod quantize;
 pub mod random;
+pub mod reorder;
 pub mod rotate;
 pub mod scan;
 mod segments;

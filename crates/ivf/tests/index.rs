@@ -9,6 +9,7 @@ use ivf::layout::Tid;
 use ivf::memstore::{MemError, MemStore};
 use ivf::metric::Metric;
 use ivf::random::SplitMix64;
+use ivf::reorder::Reorder;
 use ivf::scan::{Options, Order, Scan};
 use ivf::store::{IndexError, PageStore};
 use ivf::vacuum::{bulk_delete, count};
@@ -251,6 +252,32 @@ fn with_all_lists_probed_the_answer_is_exact() {
                     .collect();
                 assert_eq!(found, table.exact_search(query, 600), "{metric:?} with {bits} bits");
             }
+        }
+    }
+}
+
+#[test]
+fn reordered_rows_come_in_exact_order() {
+    for metric in METRICS {
+        let mut numbers = Numbers::new(8);
+        let mut table = Table::build(&numbers.clustered(600, 24, 6), 24, metric, 2, 6);
+        // Rows that who searches does not see, though the index has them.
+        let mut number = 0;
+        table.rows.retain(|_, _| {
+            number += 1;
+            number % 3 > 0
+        });
+        for _ in 0..10 {
+            let query = numbers.vector(24);
+            let mut distance =
+                |tid: Tid| table.rows.get(&tid).map(|vector| metric.operator(vector, &query).unwrap());
+            let (mut scan, mut reorder) = (table.scan(Some(&query), probes(6)), Reorder::default());
+            let mut found = Vec::new();
+            while let Some(hit) = reorder.next(&mut scan, &table.store, &mut distance).unwrap() {
+                assert_eq!(distance(hit.tid), hit.distance);
+                found.extend(hit.distance);
+            }
+            assert_eq!(found, table.exact_search(&query, usize::MAX));
         }
     }
 }

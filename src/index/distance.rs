@@ -1,0 +1,75 @@
+//! The exact distance of a table's row, as the operator computes it.
+
+use std::ptr::null_mut;
+
+use ivf::metric::Metric;
+use pgrx::pg_sys;
+
+use crate::error::Error;
+use crate::vector::Vector;
+
+/// Computes what an index's column or expression is for a row, and how far that is.
+pub struct RowDistance {
+    metric: Metric,
+    info: *mut pg_sys::IndexInfo,
+    /// For the index's expression.
+    state: *mut pg_sys::EState,
+    slot: *mut pg_sys::TupleTableSlot,
+}
+
+impl RowDistance {
+    /// Everything is allocated in the current memory context, or below it.
+    ///
+    /// # Safety
+    /// `table` is open, and `info` describes an index on it; both stay until [`RowDistance::free`].
+    pub unsafe fn new(table: pg_sys::Relation, info: *mut pg_sys::IndexInfo, metric: Metric) -> RowDistance {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let state = pg_sys::CreateExecutorState();
+            let slot = pg_sys::table_slot_create(table, null_mut());
+            (*pg_sys::MakePerTupleExprContext(state)).ecxt_scantuple = slot;
+            RowDistance { metric, info, state, slot }
+        }
+    }
+
+    /// Where the row is to be put.
+    pub fn slot(&self) -> *mut pg_sys::TupleTableSlot {
+        self.slot
+    }
+
+    /// NaN where the index has no value.
+    ///
+    /// # Safety
+    /// The slot holds a row of the table.
+    pub unsafe fn of_slot(&self, query: &[f32]) -> Result<f64, Error> {
+        let mut value = pg_sys::Datum::null();
+        let mut is_null = false;
+        // SAFETY: the caller's promise; the index has one column, of type `vector`.
+        unsafe {
+            let context = (*(*self.state).es_per_tuple_exprcontext).ecxt_per_tuple_memory;
+            let distance = pgrx::PgMemoryContexts::For(context).switch_to(|_| {
+                pg_sys::FormIndexDatum(self.info, self.slot, self.state, &mut value, &mut is_null);
+                if is_null {
+                    return Ok(f64::NAN);
+                }
+                let vector = Vector::detoast(value);
+                Ok(self.metric.operator(&vector, query)?)
+            });
+            pg_sys::MemoryContextReset(context);
+            distance
+        }
+    }
+
+    /// Not done by dropping: after an ERROR the memory has gone before, with its context.
+    ///
+    /// # Safety
+    /// The memory context that this was made in is there, and this is not used any more.
+    pub unsafe fn free(&mut self) {
+        // SAFETY: made in `new`; the prepared expression belongs to the state that goes.
+        unsafe {
+            (*self.info).ii_ExpressionsState = null_mut();
+            pg_sys::ExecDropSingleTupleTableSlot(self.slot);
+            pg_sys::FreeExecutorState(self.state);
+        }
+    }
+}
