@@ -1,13 +1,13 @@
 # Variables: PG_CONFIG (which Postgres), DEV (the private tree), DESTDIR (for install). The work is in tools/*.sh.
 
-.PHONY: help setup build install uninstall demo psql stop test lint bench model clean
+.PHONY: help setup build install uninstall demo psql stop test test-majors lint bench model clean
 .NOTPARALLEL:
 
 help: ## Show this list
-	@echo "PG_CONFIG=/path/to/pg_config behind a target chooses the Postgres (14 to 18)."
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@echo "PG_CONFIG=/path/to/pg_config behind a target chooses the Postgres (15 to 18; the newest that is installed without it)."
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
-setup: ## Install what is missing: Debian packages, cargo-pgrx, ONNX Runtime, a model
+setup: ## Install what is missing: Debian packages, ONNX Runtime, a model
 	@tools/setup.sh
 
 build: setup ## Build the extension into a private copy of Postgres's directories
@@ -31,7 +31,10 @@ stop: ## Stop the demo's server
 test: build ## Run all tests
 	@tools/test.sh
 
-lint: setup ## Check formatting, clippy, types for PostgreSQL 14 to 18, and the scripts
+test-majors: setup ## Run all tests with other PostgreSQL versions, too: MAJORS="16 17 18"; 17 in a Debian 13, as root
+	@tools/majors.sh $(or $(MAJORS),16 17 18)
+
+lint: setup ## Check formatting, clippy, types for PostgreSQL 15 to 18, and the scripts
 	@tools/lint.sh
 
 bench: demo ## Measure embed, exact search, and the index against its peers

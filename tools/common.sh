@@ -14,6 +14,7 @@ cd "$SOURCE"
 PGRX_VERSION=0.18.1
 ONNXRUNTIME_VERSION=1.28.0
 SERVER_USER=postgres # who runs Postgres when root calls; anybody else runs it himself
+MAJORS=(15 16 17 18) # the PostgreSQL versions that are supported
 PORT=15432           # only part of the sockets' names: the clusters do not listen on TCP
 
 # Not below /root or a private home directory, where the user that runs Postgres could not read it.
@@ -30,17 +31,7 @@ USER=$(id -un) # pgrx's tests connect as $USER, which a container may not set
 export USER
 # make's job server is not ours to use, and no other server's address may leak in.
 unset MAKEFLAGS MFLAGS MAKELEVEL
-unset RUST_BACKTRACE # pgrx would put a backtrace into the DETAIL of a server's errors
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS PGDATA
-
-if [ -z "${PG_CONFIG:-}" ]; then
-    PG_CONFIG=/usr/lib/postgresql/15/bin/pg_config
-    [ -x "$PG_CONFIG" ] || PG_CONFIG=$(command -v pg_config || echo "$PG_CONFIG")
-fi
-# Debian's /usr/bin/pg_config is a script that speaks for a server that may not be installed yet.
-if command -v "$PG_CONFIG" >/dev/null; then
-    PG_CONFIG=$("$PG_CONFIG" --bindir)/pg_config
-fi
 
 say() {
     printf '==> %s\n' "$*"
@@ -55,24 +46,68 @@ is_root() {
     [ "$(id -u)" = 0 ]
 }
 
-check_major() {
-    case $1 in
-        14 | 15 | 16 | 17 | 18) ;;
-        *) die "PostgreSQL $1 ($PG_CONFIG) is not supported; 14 to 18 are" ;;
+is_supported() {
+    case " ${MAJORS[*]} " in
+        *" $1 "*) return 0 ;;
     esac
+    return 1
 }
+
+check_major() {
+    is_supported "$1" || die "PostgreSQL $1 ($PG_CONFIG) is not supported; ${MAJORS[0]} to ${MAJORS[-1]} are"
+}
+
+# major_of PG_CONFIG
+major_of() {
+    "$1" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/'
+}
+
+debian_pg_config() {
+    echo "/usr/lib/postgresql/$1/bin/pg_config"
+}
+
+# Prints the supported majors whose servers Debian's packages have installed, oldest first.
+installed_majors() {
+    local major
+    for major in "${MAJORS[@]}"; do
+        [ ! -x "$(dirname "$(debian_pg_config "$major")")/postgres" ] || echo "$major"
+    done
+}
+
+# Sets PG_CONFIG, if the caller has not: the newest supported server that is installed, else the pg_config on the PATH.
+# Empty if there is neither.
+find_postgres() {
+    local majors other
+    if [ -z "${PG_CONFIG:-}" ]; then
+        mapfile -t majors < <(installed_majors)
+        if [ "${#majors[@]}" != 0 ]; then
+            PG_CONFIG=$(debian_pg_config "${majors[-1]}")
+        elif other=$(command -v pg_config) && is_supported "$(major_of "$other")"; then
+            PG_CONFIG=$other
+        else
+            PG_CONFIG=
+        fi
+    fi
+    # Debian's /usr/bin/pg_config is a script that speaks for a server that may not be installed yet.
+    if command -v "$PG_CONFIG" >/dev/null; then
+        PG_CONFIG=$("$PG_CONFIG" --bindir)/pg_config
+    fi
+}
+find_postgres
 
 # Sets what follows from PG_CONFIG. $BINDIR, $PKGLIBDIR and $SHAREDIR are the real directories, which only `install`,
 # `uninstall` and `model` change; $ROOT before them gives the private ones.
 use_postgres() {
+    [ -n "$PG_CONFIG" ] || die "there is no PostgreSQL; run 'make setup', or name one with PG_CONFIG=..."
     [ -x "$PG_CONFIG" ] || die "$PG_CONFIG does not exist; run 'make setup', or name another with PG_CONFIG=..."
-    MAJOR=$("$PG_CONFIG" --version | sed 's/^PostgreSQL \([0-9]*\).*/\1/')
+    MAJOR=$(major_of "$PG_CONFIG")
     check_major "$MAJOR"
     BINDIR=$("$PG_CONFIG" --bindir)
     PKGLIBDIR=$("$PG_CONFIG" --pkglibdir)
     SHAREDIR=$("$PG_CONFIG" --sharedir)
     ROOT=$DEV/root
     FEATURES=(--no-default-features --features "pg$MAJOR")
+    export PGRX_PG_CONFIG_PATH=$ROOT$BINDIR/pg_config # whose headers pgrx reads
 }
 
 # The model of the demo: gte-small where it is installed, else all-minilm-l6-v2.
@@ -129,13 +164,10 @@ make_dir() {
     fi
 }
 
-# Gives the private pg_embed.so a new inode: cargo pgrx writes into the old one, which running servers have mapped.
-fresh_library() {
-    local library=$ROOT$PKGLIBDIR/pg_embed.so
-    if [ -e "$library" ]; then
-        cp "$library" "$library.new"
-        mv "$library.new" "$library"
-    fi
+# put FILE TO: a copy under a new inode. Running servers have mapped the old one.
+put() {
+    cp "$1" "$2.new"
+    mv "$2.new" "$2"
 }
 
 # A cluster is a directory with `data`, `log` and the socket in it.

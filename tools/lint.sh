@@ -11,7 +11,7 @@ cargo clippy --workspace --all-targets --release "${FEATURES[@]}" -- -D warnings
 
 # pgrx ships bindings of every version for its documentation, which serve where there are no headers. A target directory
 # of its own, so that nothing else is built again.
-for major in 14 15 16 17 18; do
+for major in "${MAJORS[@]}"; do
     [ "$major" != "$MAJOR" ] || continue
     say "Type check for PostgreSQL $major"
     DOCS_RS=1 RUSTC_BOOTSTRAP=1 RUSTC_WRAPPER=$SOURCE/tools/rustc_docsrs.sh \

@@ -1,20 +1,56 @@
 #!/usr/bin/env bash
-# Installs what is missing, once: Debian packages, cargo-pgrx, and in the private tree Postgres's files, ONNX Runtime and
+# Installs what is missing, once: Debian packages, and in the private tree Postgres's files, ONNX Runtime and
 # a model.
 source "$(dirname "$0")/common.sh"
 
-debian_pg_config='^/usr/lib/postgresql/([0-9]+)/bin/pg_config$'
+# A Postgres of Debian's packages, or Ubuntu's.
+packaged_pg_config='^/usr/lib/postgresql/([0-9]+)/bin/pg_config$'
+
+# Prints the newest supported major that the system's packages have.
+packaged_major() {
+    local i
+    type apt-cache >/dev/null 2>&1 || return 0
+    for ((i = ${#MAJORS[@]} - 1; i >= 0; i--)); do
+        if apt-cache policy "postgresql-${MAJORS[i]}" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+            echo "${MAJORS[i]}"
+            return
+        fi
+    done
+}
+
+# Sets PG_CONFIG where no Postgres is installed.
+choose_postgres() {
+    local major majors sudo=()
+    mapfile -t majors < <(installed_majors)
+    if [ -n "$PG_CONFIG" ]; then
+        if [ "${#majors[@]}" -gt 1 ]; then
+            say "Taking $PG_CONFIG; of Debian's packages PostgreSQL ${majors[*]} are installed. PG_CONFIG=... names another"
+        fi
+        return
+    fi
+    major=$(packaged_major)
+    if [ -z "$major" ]; then
+        # A new machine has no lists of packages yet.
+        is_root || sudo=(sudo)
+        "${sudo[@]}" apt-get update -qq || true
+        major=$(packaged_major)
+    fi
+    [ -n "$major" ] || die "neither is there a PostgreSQL of ${MAJORS[*]}, nor do the system's packages have one; name one with PG_CONFIG=..."
+    say "No PostgreSQL is installed; taking $major, the newest of the system's packages"
+    PG_CONFIG=$(debian_pg_config "$major")
+}
 
 # Prints the Debian packages that are missing. What is there in another way (a Postgres or an LLVM of one's own) is not
 # asked for.
 missing_packages() {
     local major
-    if [[ $PG_CONFIG =~ $debian_pg_config ]]; then
+    if [[ $PG_CONFIG =~ $packaged_pg_config ]]; then
         major=${BASH_REMATCH[1]}
         [ -x "${PG_CONFIG%/*}/postgres" ] || echo "postgresql-$major"
         [ -e "/usr/include/postgresql/$major/server/postgres.h" ] || echo "postgresql-server-dev-$major"
     fi
     command -v cc >/dev/null || echo gcc
+    command -v readelf >/dev/null || echo binutils
     [ -e /usr/include/stdio.h ] || echo libc6-dev
     [ -n "${LIBCLANG_PATH:-}" ] || compgen -G '/usr/lib/llvm-*/lib/libclang.so' >/dev/null || echo libclang-dev
     [ -e /etc/ssl/certs/ca-certificates.crt ] || echo ca-certificates
@@ -44,7 +80,7 @@ apt_install() {
 
 install_packages() {
     local needed tests sudo=()
-    if [[ $PG_CONFIG =~ $debian_pg_config ]]; then
+    if [[ $PG_CONFIG =~ $packaged_pg_config ]]; then
         check_major "${BASH_REMATCH[1]}"
     fi
     mapfile -t needed < <(missing_packages)
@@ -76,18 +112,6 @@ check_rust() {
     fi
 }
 
-install_cargo_pgrx() {
-    local where=()
-    [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ] || return 0
-    # Another version stays as it is.
-    if command -v cargo-pgrx >/dev/null; then
-        where=(--root "$DEV/cargo")
-    fi
-    say "Installing cargo-pgrx $PGRX_VERSION (about 3 minutes)"
-    # The features left out are for downloading a Postgres, and would want OpenSSL.
-    cargo install cargo-pgrx --version "=$PGRX_VERSION" --locked --no-default-features "${where[@]}"
-}
-
 # In a directory that everybody may write to, somebody else may have been first.
 make_dev() {
     local dir
@@ -97,6 +121,22 @@ make_dev() {
             0 | "$(id -u)") ;;
             *) die "$dir belongs to $(stat -c %U "$dir"); choose another place with DEV=..." ;;
         esac
+    done
+}
+
+# What the programs look for relative to themselves, as those of PyPI's wheels do, must lie so beside the copies.
+link_libraries() {
+    local program path paths file
+    for program in "$BINDIR"/{postgres,psql,initdb}; do
+        paths=$(readelf -d "$program" | sed -n 's/.*(\(RPATH\|RUNPATH\)).*\[\(.*\)\]$/\2/p')
+        for path in ${paths//:/ }; do
+            [[ $path == '$ORIGIN'* ]] || continue
+            path=$(realpath -m "${path/'$ORIGIN'/$BINDIR}")
+            mkdir -p "$ROOT$path"
+            for file in "$path"/*.so*; do
+                [ ! -f "$file" ] || [ -e "$ROOT$file" ] || ln -s "$file" "$ROOT$file"
+            done
+        done
     done
 }
 
@@ -120,6 +160,7 @@ make_tree() {
             ln -s "$dir" "$ROOT$dir"
         fi
     done
+    link_libraries
     # Writing through symlinks to an installed pg_embed would change the system's.
     rm -rf "$ROOT$PKGLIBDIR"/pg_embed* "$ROOT$SHAREDIR"/pg_embed "$ROOT$SHAREDIR"/extension/pg_embed*
     # These two outlive the tree: they do not depend on the Postgres.
@@ -129,9 +170,6 @@ make_tree() {
 
     [ "$("$ROOT$BINDIR/pg_config" --pkglibdir)" = "$ROOT$PKGLIBDIR" ] ||
         die "this Postgres does not find its files relative to its executable: $BINDIR"
-    rm -rf "$PGRX_HOME"
-    # --no-run: no cluster is wanted here.
-    cargo pgrx init --no-run "--pg$MAJOR=$ROOT$BINDIR/pg_config" >/dev/null
     echo "$version" >"$ROOT/version"
 }
 
@@ -169,11 +207,11 @@ install_first_model() {
 }
 
 check_rust
+choose_postgres
 install_packages
 use_postgres
 ! is_root || id "$SERVER_USER" >/dev/null 2>&1 || die "Postgres refuses to run as root; create a user '$SERVER_USER'"
 make_dev
-install_cargo_pgrx
 make_tree
 if [ ! -e "$DEV/venv/ok" ]; then
     say "Making a Python environment"

@@ -8,6 +8,19 @@ export PG_EMBED_TEST_ONNXRUNTIME=$ONNXRUNTIME
 export PG_EMBED_TEST_MODELS=$MODELS
 export PG_EMBED_TEST_BINDIR=$ROOT$BINDIR
 
+# Only these tests want it.
+install_cargo_pgrx() {
+    local where=()
+    [ "$(cargo pgrx --version 2>/dev/null)" != "cargo-pgrx $PGRX_VERSION" ] || return 0
+    # Another version stays as it is.
+    if command -v cargo-pgrx >/dev/null; then
+        where=(--root "$DEV/cargo")
+    fi
+    say "Installing cargo-pgrx $PGRX_VERSION (about 3 minutes)"
+    # The features left out are for downloading a Postgres, and would want OpenSSL.
+    cargo install cargo-pgrx --version "=$PGRX_VERSION" --locked --no-default-features "${where[@]}"
+}
+
 # The small models of the tests, where the servers of the tests find them.
 copy_test_models() {
     local file
@@ -27,8 +40,10 @@ pgrx_test() {
     if is_root; then
         export CARGO_PGRX_TEST_RUNAS=$SERVER_USER
     fi
-    fresh_library
-    rm -f "$ROOT/built" # pgrx installs a library with the test functions
+    # pgrx installs a library with the test functions, and its own SQL: the extension is put back afterwards. What it
+    # writes into must not be what running servers have mapped.
+    put "$ROOT$PKGLIBDIR/pg_embed.so" "$ROOT$PKGLIBDIR/pg_embed.so"
+    rm -f "$ROOT/built"
     cargo test --release --lib --no-default-features --features "$PGRX_FEATURES"
     rm -rf "$data"
 }
@@ -40,6 +55,7 @@ say "1/5 The crates that know nothing of Postgres"
 cargo test --release -p embedder -p ivf
 
 say "2/5 The functions marked #[pg_test], inside PostgreSQL $MAJOR"
+install_cargo_pgrx
 (pgrx_test)
 
 say "3/5 SQL against expected output (tests/pg_regress)"
