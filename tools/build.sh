@@ -4,7 +4,7 @@ source "$(dirname "$0")/common.sh"
 use_postgres
 
 built=$ROOT/built # as old as the sources that the last build saw
-sources=(Cargo.toml Cargo.lock pg_embed.control src sql crates)
+sources=(Cargo.toml Cargo.lock pg_embed.control build.rs src sql crates)
 
 if [ ! -e "$ROOT$PKGLIBDIR/pg_embed.so" ]; then
     say "Building pg_embed for PostgreSQL $MAJOR (the first time takes about 2 minutes)"

@@ -37,6 +37,7 @@ pgrx_test() {
     make_dir "$data"
     export CARGO_PGRX_TEST_PGDATA=$data PGRX_BUILD_PROFILE=release PGRX_NO_DEFAULT_FEATURES=true
     export PGRX_FEATURES="pg$MAJOR pg_test"
+    export CARGO_PGRX_DISABLE_GC_SECTIONS_WORKAROUND=1 # build.rs does it
     if is_root; then
         export CARGO_PGRX_TEST_RUNAS=$SERVER_USER
     fi
