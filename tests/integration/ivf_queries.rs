@@ -283,7 +283,7 @@ fn rows_have_their_addresses() {
             .unwrap();
         client
             .batch_execute(
-                "DELETE FROM t WHERE id % 5 = 0; CREATE TABLE addresses AS SELECT id, ctid::text FROM t",
+                "DELETE FROM t WHERE id % 5 = 0; CREATE TABLE addresses AS SELECT id, ctid::text AS address FROM t",
             )
             .unwrap();
         let query = source.vector();
@@ -308,7 +308,7 @@ fn rows_have_their_addresses() {
         assert_eq!(locked, plain);
         let nearest = near.replacen("SELECT ", "SELECT ctid AS address, ", 1);
         let update =
-            format!("UPDATE t SET id = id FROM ({nearest}) n WHERE t.ctid = n.address RETURNING t.id");
+            format!("UPDATE t SET id = t.id FROM ({nearest}) n WHERE t.ctid = n.address RETURNING t.id");
         let mut updated = rows_under(&mut client, BY_WHOLE_INDEX, &update).concat();
         let delete = format!("DELETE FROM t USING ({nearest}) n WHERE t.ctid = n.address RETURNING t.id");
         let mut deleted = rows_under(&mut client, BY_WHOLE_INDEX, &delete).concat();
@@ -334,7 +334,7 @@ fn rows_have_their_addresses() {
         assert_eq!(value(&mut client, "SELECT count(*) FROM t WHERE id = 777777"), "1");
         let each = format!(
             "SELECT count(*), count(*) FILTER (WHERE t.id = n.id) FROM (SELECT v AS q FROM t LIMIT 20) q,
-               LATERAL (SELECT ctid AS address, id FROM t ORDER BY v {} q LIMIT 5) n LEFT JOIN t ON t.ctid = n.address",
+               LATERAL (SELECT ctid AS address, id FROM t ORDER BY v {} q.q LIMIT 5) n LEFT JOIN t ON t.ctid = n.address",
             metric.operator
         );
         assert_eq!(rows(&mut client, &each), [["100", "100"]]);
