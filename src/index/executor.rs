@@ -8,7 +8,7 @@
 use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
-use pgrx::{pg_guard, pg_sys};
+use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
 use super::scan;
 
@@ -47,12 +47,48 @@ unsafe extern "C-unwind" fn visit(node: *mut pg_sys::PlanState, context: *mut c_
             return false;
         }
         if (*node).type_ == pg_sys::NodeTag::T_IndexScanState {
-            let descriptor = (*node.cast::<pg_sys::IndexScanState>()).iss_ScanDesc;
-            if !descriptor.is_null() && scan::is_ours(descriptor) && wants_addresses((*node).plan.cast()) {
-                scan::bring_exact_order(descriptor);
+            let state = node.cast::<pg_sys::IndexScanState>();
+            if scan::is_ours((*state).iss_RelationDesc) && wants_addresses((*node).plan.cast()) {
+                begin_in_exact_order(state);
             }
         }
         pg_sys::planstate_tree_walker(node, Some(visit), context)
+    }
+}
+
+/// Begins a scan as the executor does when it wants the first row: it finds it begun then.
+///
+/// # Safety
+/// The executor has made `state`, of a scan of an index of ours, and has not begun the scan.
+unsafe fn begin_in_exact_order(state: *mut pg_sys::IndexScanState) {
+    // SAFETY: the caller's promise; the scan lives as long as the statement, and is ended with `state`.
+    unsafe {
+        let statement = (*state).ss.ps.state;
+        let (table, index) = ((*state).ss.ss_currentRelation, (*state).iss_RelationDesc);
+        let (keys, orderbys) = ((*state).iss_NumScanKeys, (*state).iss_NumOrderByKeys);
+        if !(*state).iss_ScanDesc.is_null() || orderbys == 0 {
+            return;
+        }
+        PgMemoryContexts::For((*statement).es_query_cxt).switch_to(|_| {
+            let snapshot = (*statement).es_snapshot;
+            #[cfg(feature = "pg18")]
+            let scan = pg_sys::index_beginscan(
+                table,
+                index,
+                snapshot,
+                &raw mut (*state).iss_Instrument,
+                keys,
+                orderbys,
+            );
+            #[cfg(not(feature = "pg18"))]
+            let scan = pg_sys::index_beginscan(table, index, snapshot, keys, orderbys);
+            scan::bring_exact_order(scan);
+            (*state).iss_ScanDesc = scan;
+            // Else the executor passes them on when it has computed them.
+            if (*state).iss_NumRuntimeKeys == 0 {
+                pg_sys::index_rescan(scan, (*state).iss_ScanKeys, keys, (*state).iss_OrderByKeys, orderbys);
+            }
+        });
     }
 }
 

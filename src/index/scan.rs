@@ -141,15 +141,16 @@ unsafe fn state<'a>(scan: pg_sys::IndexScanDesc) -> &'a mut State {
     unsafe { &mut *(*scan).opaque.cast::<State>() }
 }
 
-/// Whether a scan is one of this access method.
+/// Whether an index is one of this access method; none is not.
 ///
 /// # Safety
-/// `scan` is one of an open index.
-pub unsafe fn is_ours(scan: pg_sys::IndexScanDesc) -> bool {
+/// `index` is open, or null.
+pub unsafe fn is_ours(index: pg_sys::Relation) -> bool {
+    let ours: unsafe extern "C-unwind" fn(_, _, _) -> _ = begin;
     // SAFETY: the caller's promise; an open index has its access method's routines.
     unsafe {
-        let ours: unsafe extern "C-unwind" fn(_, _, _) -> _ = begin;
-        (*(*(*scan).indexRelation).rd_indam).ambeginscan.is_some_and(|other| fn_addr_eq(other, ours))
+        let routine = index.as_ref().and_then(|index| index.rd_indam.as_ref());
+        routine.and_then(|routine| routine.ambeginscan).is_some_and(|other| fn_addr_eq(other, ours))
     }
 }
 
