@@ -11,7 +11,7 @@ packaged_major() {
     local i
     type apt-cache >/dev/null 2>&1 || return 0
     for ((i = ${#MAJORS[@]} - 1; i >= 0; i--)); do
-        if apt-cache policy "postgresql-${MAJORS[i]}" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+        if LC_ALL=C apt-cache policy "postgresql-${MAJORS[i]}" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
             echo "${MAJORS[i]}"
             return
         fi
