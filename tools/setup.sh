@@ -8,10 +8,10 @@ packaged_pg_config='^/usr/lib/postgresql/([0-9]+)/bin/pg_config$'
 
 # Prints the newest supported major that the system's packages have.
 packaged_major() {
-    local i
+    local i # not grep -q below, which leaves before apt-cache has said all: a broken pipe is a failure
     type apt-cache >/dev/null 2>&1 || return 0
     for ((i = ${#MAJORS[@]} - 1; i >= 0; i--)); do
-        if LC_ALL=C apt-cache policy "postgresql-${MAJORS[i]}" 2>/dev/null | grep -q 'Candidate: [0-9]'; then
+        if LC_ALL=C apt-cache policy "postgresql-${MAJORS[i]}" 2>/dev/null | grep 'Candidate: [0-9]' >/dev/null; then
             echo "${MAJORS[i]}"
             return
         fi
