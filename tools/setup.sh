@@ -23,7 +23,7 @@ choose_postgres() {
     local major majors sudo=()
     mapfile -t majors < <(installed_majors)
     if [ -n "$PG_CONFIG" ]; then
-        if [ "${#majors[@]}" -gt 1 ]; then
+        if [ -z "$PG_CONFIG_GIVEN" ] && [ "${#majors[@]}" -gt 1 ]; then
             say "Taking $PG_CONFIG; of Debian's packages PostgreSQL ${majors[*]} are installed. PG_CONFIG=... names another"
         fi
         return
@@ -63,19 +63,6 @@ missing_packages() {
 missing_test_packages() {
     command -v strace >/dev/null || echo strace
     ! is_root || command -v sudo >/dev/null || echo sudo
-}
-
-# apt_install PACKAGES...: runs as root, in a shell of its own. A first Postgres would bring a cluster that starts at
-# once; the setting that prevents it is gone again afterwards.
-apt_install() {
-    set -e
-    export DEBIAN_FRONTEND=noninteractive
-    settings=/etc/postgresql-common/createcluster.d
-    mkdir -p "$settings"
-    trap 'rm -f "$settings/pg_embed.conf"; rmdir --ignore-fail-on-non-empty "$settings"' EXIT
-    echo 'create_main_cluster = off' >"$settings/pg_embed.conf"
-    apt-get update -qq || true # a broken third party's source need not matter
-    apt-get install -y -qq --no-install-recommends -o Dpkg::Use-Pty=0 "$@"
 }
 
 install_packages() {
