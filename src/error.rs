@@ -332,6 +332,7 @@ fn ivf_report(error: IvfError) -> ErrorReport {
                 IndexError::Corrupt { block, problem } => {
                     format!("index \"{name}\" is corrupt: block {block} {problem}")
                 }
+                nearer @ IndexError::Nearer { .. } => format!("index \"{name}\" is corrupt: {nearer}"),
             };
             report(Code::ERRCODE_INDEX_CORRUPTED, message).set_hint("Please REINDEX it.")
         }

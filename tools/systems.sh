@@ -14,6 +14,19 @@ system_source() {
     esac
 }
 
+# ubuntu_keyring MIRROR: prints the file with the keys of Ubuntu's archive, which Debian 12 and 13 have no package of.
+ubuntu_keyring() {
+    local keyring=usr/share/keyrings/ubuntu-archive-keyring.gpg deb=$systems/ubuntu-keyring.deb
+    if [ -e "/$keyring" ]; then
+        echo "/$keyring"
+        return
+    fi
+    wget -q -O "$deb" "$1/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb" # which debootstrap brings
+    echo "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  $deb" | sha256sum --quiet -c >&2
+    dpkg-deb --fsys-tarfile "$deb" | tar -xO "./$keyring" >"$systems/ubuntu-archive-keyring.gpg"
+    echo "$systems/ubuntu-archive-keyring.gpg"
+}
+
 # new_system NAME DIR: a bare system, with nothing but what its base has and the certificates that this machine trusts,
 # which may be behind a proxy.
 new_system() {
@@ -24,11 +37,10 @@ new_system() {
     if [ ! -e "$bare/ok" ]; then
         say "Making $1 in $bare"
         rm -rf "$bare"
+        mkdir -p "$systems"
         # A Debian may neither know Ubuntu's suite nor have its keys.
         [ -e "/usr/share/debootstrap/scripts/$suite" ] || script=(/usr/share/debootstrap/scripts/gutsy)
-        [[ $1 != ubuntu* || -e /usr/share/keyrings/ubuntu-archive-keyring.gpg ]] || (apt_install ubuntu-keyring)
-        [[ $1 != ubuntu* ]] || keyring=(--keyring=/usr/share/keyrings/ubuntu-archive-keyring.gpg)
-        mkdir -p "$systems"
+        [[ $1 != ubuntu* ]] || keyring=(--keyring="$(ubuntu_keyring "$mirror")")
         debootstrap --variant=minbase --include=ca-certificates --components="$components" "${keyring[@]}" \
             "$suite" "$bare" "$mirror" "${script[@]}" >"$bare.log" || die "debootstrap failed; see $bare.log"
         cat /etc/ssl/certs/ca-certificates.crt >"$bare/etc/ssl/certs/ca-certificates.crt"

@@ -21,19 +21,24 @@ use crate::vector::Vector;
 /// What a scan keeps between calls; dropped with the scan's memory context.
 #[derive(Default)]
 struct State {
-    /// Opened when the first row is asked for, and kept over rescans.
-    index: Option<Rc<Index>>,
-    /// The executor must get the rows in exact order: see [`super::executor`].
-    exact_order: bool,
-    /// For that, and kept over rescans.
-    row_distance: Option<RowDistance>,
+    kept: Kept,
     /// Since the last rescan.
     started: Option<Started>,
 }
 
+/// What stays over rescans.
+#[derive(Default)]
+struct Kept {
+    /// Opened when the first row is asked for.
+    index: Option<Rc<Index>>,
+    /// The executor must get the rows in exact order: see [`super::executor`].
+    exact_order: bool,
+    /// For that.
+    row_distance: Option<RowDistance>,
+}
+
 struct Started {
     scan: Scan,
-    metric: Metric,
     /// The distance of every row, if the query alone tells it.
     constant: Option<f64>,
     /// The executor is to compute the distances, of which it gets bounds.
@@ -98,12 +103,9 @@ pub unsafe extern "C-unwind" fn get_tuple(
         let state = state(scan);
         let started = match &mut state.started {
             Some(started) => started,
-            none => none.insert(start(scan, &pages, &mut state.index, state.exact_order).or_raise()),
+            none => none.insert(start(scan, &pages, &mut state.kept).or_raise()),
         };
-        if started.reorder.is_some() && state.row_distance.is_none() {
-            state.row_distance = Some(make_row_distance(scan, started.metric));
-        }
-        let next = match (&mut started.reorder, &state.row_distance) {
+        let next = match (&mut started.reorder, &state.kept.row_distance) {
             (Some((reorder, query)), Some(row_distance)) => reorder.next(&mut started.scan, &pages, |tid| {
                 distance_of_visible(scan, tid, row_distance, query).or_raise()
             }),
@@ -127,7 +129,7 @@ pub unsafe extern "C-unwind" fn end(scan: pg_sys::IndexScanDesc) {
     // SAFETY: Postgres passes a scan that `begin` made.
     unsafe {
         let state = state(scan);
-        if let Some(row_distance) = &mut state.row_distance {
+        if let Some(row_distance) = &mut state.kept.row_distance {
             row_distance.free();
         }
         *state = State::default();
@@ -160,7 +162,7 @@ pub unsafe fn is_ours(index: pg_sys::Relation) -> bool {
 /// `begin` made the scan, for the executor; no row was asked for yet.
 pub unsafe fn bring_exact_order(scan: pg_sys::IndexScanDesc) {
     // SAFETY: the caller's promise.
-    unsafe { state(scan) }.exact_order = true;
+    unsafe { state(scan) }.kept.exact_order = true;
 }
 
 /// # Safety
@@ -201,12 +203,7 @@ unsafe fn distance_of_visible(
 
 /// # Safety
 /// As for `amgettuple`.
-unsafe fn start(
-    scan: pg_sys::IndexScanDesc,
-    pages: &Pages,
-    opened: &mut Option<Rc<Index>>,
-    exact_order: bool,
-) -> Result<Started, Error> {
+unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> Result<Started, Error> {
     // SAFETY: the caller's promise; the operator's right argument is a `vector`, as amvalidate checks.
     unsafe {
         let index = (*scan).indexRelation;
@@ -217,7 +214,7 @@ unsafe fn start(
         if !is_mvcc((*scan).xs_snapshot) {
             return Err(IvfError::NotMvcc.into());
         }
-        let opened = match opened {
+        let opened = match &mut kept.index {
             Some(opened) => opened.clone(),
             none => none.insert(open(pages).or_raise_for(index)).clone(),
         };
@@ -231,7 +228,8 @@ unsafe fn start(
         {
             return Err(VectorError::DifferentDimensions(dims, query.len()).into());
         }
-        let constant = query.as_deref().and_then(|query| constant_distance(opened.space.metric(), query));
+        let metric = opened.space.metric();
+        let constant = query.as_deref().and_then(|query| constant_distance(metric, query));
         let query = query.filter(|_| constant.is_none());
         let order = options::Options::of(index).order(is_on_expression(index));
         let options = Options {
@@ -242,12 +240,16 @@ unsafe fn start(
             memory: pg_sys::work_mem as usize * 1024,
             order,
         };
-        let metric = opened.space.metric();
-        let scan = Scan::new(opened, query.as_deref(), options);
         let by_bounds = order == Order::Bound;
-        let reorder =
-            query.filter(|_| by_bounds && exact_order).map(|query| (Reorder::default(), query.to_vec()));
-        Ok(Started { scan, constant, metric, recheck: by_bounds && reorder.is_none(), reorder })
+        let reorder = match &query {
+            Some(query) if by_bounds && kept.exact_order => {
+                kept.row_distance.get_or_insert_with(|| make_row_distance(scan, metric));
+                Some((Reorder::default(), query.to_vec()))
+            }
+            _ => None,
+        };
+        let scan = Scan::new(opened, query.as_deref(), options);
+        Ok(Started { scan, constant, recheck: by_bounds && reorder.is_none(), reorder })
     }
 }
 

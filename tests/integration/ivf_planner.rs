@@ -319,6 +319,29 @@ fn damage_is_reported_and_planning_survives_it() {
     assert!(!log.contains("PANIC") && !log.contains("terminated by signal"), "{log}");
 }
 
+/// Where the scan itself compares a row with its code, it says which index is wrong.
+#[test]
+fn an_index_of_other_rows_is_reported() {
+    let mut cluster = Cluster::with_settings(&[BELIEVE_PAGES]);
+    let mut client = cluster.client();
+    let mut source = Clusters::new(47, 5, 32);
+    make_table(&mut client, "t", &source.vectors(500));
+    make_index(&mut client, "i", "t", L2, "lists = 1");
+    client.batch_execute("CHECKPOINT").unwrap();
+    let file = cluster.data().join(value(&mut client, "SELECT pg_relation_filepath('i')"));
+    let of_other_rows = std::fs::read(file).unwrap();
+    client.batch_execute("TRUNCATE t").unwrap();
+    copy(&mut client, "t", 1, &source.vectors(500));
+    client = damage(&mut cluster, client, &of_other_rows, 0, &[]);
+    client.batch_execute("SET enable_seqscan = off").unwrap();
+    let near = search("t", L2, &source.vector(), "LIMIT 100").replacen("SELECT ", "SELECT ctid, ", 1);
+    let refusal = refused(&mut client, &near);
+    assert_eq!((refusal.sqlstate.as_str(), refusal.hint.as_str()), ("XX002", "Please REINDEX it."));
+    assert!(refusal.message.starts_with("index \"i\" is corrupt: a row's distance is "), "{refusal:?}");
+    client.batch_execute("REINDEX INDEX i").unwrap();
+    client.batch_execute(&near).unwrap();
+}
+
 /// A change that fails when it has already written to one page leaves that page as it was.
 #[test]
 fn half_a_change_is_none() {

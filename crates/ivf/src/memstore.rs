@@ -5,7 +5,7 @@ use crate::store::{Block, Change, IndexError, MAX_PAGES_IN_CHANGE, PageSink, Pag
 use std::cell::{Cell, RefCell};
 use std::ops::Deref;
 
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum MemError {
     #[error(transparent)]
     Index(#[from] IndexError),

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 use crate::layout::Tid;
 use crate::scan::{Hit, Scan};
-use crate::store::PageStore;
+use crate::store::{IndexError, PageStore};
 
 /// Holds back the rows of a [`Scan`] by [`Order::Bound`](crate::scan::Order::Bound) until no later one can be nearer.
 #[derive(Default)]
@@ -24,6 +24,10 @@ struct Row {
 impl Reorder {
     /// The next row, with its exact distance, which `distance` tells; `None` from it is a row that is not to be returned.
     /// Rows of further batches of lists may be nearer than some before them, as those of the scan itself.
+    ///
+    /// # Errors
+    ///
+    /// [`IndexError::Nearer`] if a row is nearer than its bound: its code is damaged, or not that of this row.
     pub fn next<S: PageStore>(
         &mut self,
         scan: &mut Scan,
@@ -46,6 +50,11 @@ impl Reorder {
             }
             let Some(hit) = self.ahead else { return Ok(None) };
             if let Some(distance) = distance(hit.tid) {
+                if let Some(bound) = hit.distance
+                    && distance < bound
+                {
+                    return Err(IndexError::Nearer { distance, bound }.into());
+                }
                 self.waiting.push(Reverse(Row { distance, tid: hit.tid }));
             }
             self.ahead = scan.next(store)?;

@@ -10,7 +10,7 @@ pub type Block = u32;
 pub const MAX_PAGES_IN_CHANGE: usize = 4;
 
 /// Why an index cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum IndexError {
     /// Written by another version of this crate.
     #[error("the index has format version {0}")]
@@ -18,6 +18,9 @@ pub enum IndexError {
     /// Its structure is broken.
     #[error("block {block} {problem}")]
     Corrupt { block: Block, problem: String },
+    /// A row is nearer than the bound that its code gives, which is proved.
+    #[error("a row's distance is {distance}, and its code says at least {bound}")]
+    Nearer { distance: f64, bound: f64 },
 }
 
 impl IndexError {

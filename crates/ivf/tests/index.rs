@@ -283,6 +283,17 @@ fn reordered_rows_come_in_exact_order() {
 }
 
 #[test]
+fn a_row_nearer_than_its_bound_is_damage() {
+    let mut numbers = Numbers::new(9);
+    let table = Table::build(&numbers.clustered(100, 24, 3), 24, Metric::L2, 2, 3);
+    let query = numbers.vector(24);
+    let (mut scan, mut reorder) = (table.scan(Some(&query), probes(3)), Reorder::default());
+    // No vector of the table is the query.
+    let error = reorder.next(&mut scan, &table.store, |_| Some(0.0)).unwrap_err();
+    assert!(error.to_string().starts_with("a row's distance is 0, and its code says at least "), "{error}");
+}
+
+#[test]
 fn any_number_of_rows_from_zero_up() {
     for rows in [0, 1, 2, 15, 16, 17, 96, 97, 500] {
         for lists in [1, 3, 40] {
