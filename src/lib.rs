@@ -14,7 +14,8 @@ mod vector;
 
 pg_module_magic!();
 
-extension_sql_file!("../sql/vector.sql", name = "vector");
+extension_sql_file!("../sql/alone.sql", name = "alone");
+extension_sql_file!("../sql/vector.sql", name = "vector", requires = ["alone"]);
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["vector"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
 

@@ -118,21 +118,10 @@ impl Row {
         }
     }
 
-    /// A column of the `vector` type that lives in the schema of `function`: this extension's, not another one's.
+    /// A column of the type that this extension makes vectors of, not one that only has its name.
     fn vector_column(&self, name: &CStr, function: pg_sys::Oid) -> Result<Column, Error> {
         let column = self.column(name)?;
-        // SAFETY: looks up a catalog row by name and schema.
-        let vector_type = unsafe {
-            pg_sys::GetSysCacheOid(
-                pg_sys::SysCacheIdentifier::TYPENAMENSP as i32,
-                pg_sys::Anum_pg_type_oid as pg_sys::AttrNumber,
-                c"vector".as_ptr().into(),
-                pg_sys::get_func_namespace(function).into(),
-                pg_sys::Datum::null(),
-                pg_sys::Datum::null(),
-            )
-        };
-        if column.type_oid == vector_type {
+        if column.type_oid == vector_type(function) {
             Ok(column)
         } else {
             Err(TriggerError::NotAVector(owned(name)).into())
@@ -190,6 +179,24 @@ impl Row {
                 &mut is_null,
             )
         }
+    }
+}
+
+/// What `embed(text)` returns that is in the schema of `function`: the extension's own `vector`, or pgvector's, which may
+/// be in another schema.
+fn vector_type(function: pg_sys::Oid) -> pg_sys::Oid {
+    let text = pg_sys::TEXTOID;
+    // SAFETY: looks up catalog rows; buildoidvector copies the one argument type.
+    unsafe {
+        let embed = pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,
+            pg_sys::Anum_pg_proc_oid as pg_sys::AttrNumber,
+            c"embed".as_ptr().into(),
+            pg_sys::buildoidvector(&text, 1).into(),
+            pg_sys::get_func_namespace(function).into(),
+            pg_sys::Datum::null(),
+        );
+        if embed == pg_sys::InvalidOid { embed } else { pg_sys::get_func_rettype(embed) }
     }
 }
 
