@@ -85,8 +85,9 @@ fn define() {
         GucContext::Userset,
         GucFlags::default(),
     );
-    set_boot_value(&MODEL_PATH, &share_directory(), "pg_embed/models");
-    set_boot_value(&ONNXRUNTIME_PATH, &library_directory(), "pg_embed/libonnxruntime.so.1.28.0");
+    let library = library_directory();
+    set_boot_value(&MODEL_PATH, &share_directory(&library), "pg_embed/models");
+    set_boot_value(&ONNXRUNTIME_PATH, &library, "pg_embed/libonnxruntime.so.1.28.0");
     // Superusers only: a path decides which files the server reads.
     GucRegistry::define_string_guc(
         c"pg_embed.model_path",
@@ -260,8 +261,12 @@ pub fn max_probes() -> usize {
     MAX_PROBES.get() as usize
 }
 
-/// `pg_config --sharedir` of the running server, wherever it was moved.
-fn share_directory() -> PathBuf {
+/// `pg_config --sharedir` of the running server, wherever it was moved; `share` beside the library's directory where that is
+/// not the server's, as in an image with nothing but this extension.
+fn share_directory(library: &Path) -> PathBuf {
+    if library != server_library_directory() {
+        return library.parent().unwrap_or(library).join("share");
+    }
     let mut path: [c_char; pg_sys::MAXPGPATH as usize] = [0; pg_sys::MAXPGPATH as usize];
     // SAFETY: get_share_path writes a NUL-terminated path of at most MAXPGPATH bytes; my_exec_path is one.
     unsafe {
@@ -276,8 +281,27 @@ fn data_directory() -> PathBuf {
     to_path(unsafe { CStr::from_ptr(pg_sys::DataDir) })
 }
 
-/// `pg_config --pkglibdir` of the running server.
+/// Where this library was loaded from: `dynamic_library_path` may name other directories than the server's.
 fn library_directory() -> PathBuf {
+    let mut info = libc::Dl_info {
+        dli_fname: std::ptr::null(),
+        dli_fbase: std::ptr::null_mut(),
+        dli_sname: std::ptr::null(),
+        dli_saddr: std::ptr::null_mut(),
+    };
+    // SAFETY: dladdr takes any address; if it knows the file, it points `dli_fname` to its NUL-terminated path.
+    let file = unsafe {
+        let known = libc::dladdr(library_directory as *const () as *const _, &mut info) != 0;
+        (known && !info.dli_fname.is_null()).then(|| to_path(CStr::from_ptr(info.dli_fname)))
+    };
+    // Postgres opens libraries by absolute paths.
+    let directory =
+        file.filter(|file| file.is_absolute()).and_then(|file| Some(file.parent()?.to_path_buf()));
+    directory.unwrap_or_else(server_library_directory)
+}
+
+/// `pg_config --pkglibdir` of the running server.
+fn server_library_directory() -> PathBuf {
     // SAFETY: Postgres fills pkglib_path with a NUL-terminated path before it loads any library.
     to_path(unsafe { CStr::from_ptr((&raw const pg_sys::pkglib_path).cast()) })
 }

@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# install.sh install|uninstall: puts what the private tree holds into the directories of PG_CONFIG, or takes it away.
+# install.sh install|install-extension|uninstall: puts what the private tree holds into the directories of PG_CONFIG, or takes it away.
 source "$(dirname "$0")/common.sh"
 use_postgres
 
 lib=${DESTDIR:-}$PKGLIBDIR
 share=${DESTDIR:-}$SHAREDIR
 
-install_all() {
-    local model
+install_extension() {
     say "Installing pg_embed into $lib and $share"
     privileged "$lib/pg_embed" mkdir -p "$lib/pg_embed"
     privileged "$lib" install -m 755 "$ROOT$PKGLIBDIR/pg_embed.so" "$lib/"
     privileged "$lib/pg_embed" install -m 755 "$ONNXRUNTIME" "$lib/pg_embed/"
     privileged "$share/extension" mkdir -p "$share/extension"
-    privileged "$share/extension" install -m 644 "$ROOT$SHAREDIR/extension/pg_embed.control" \
-        "$ROOT$SHAREDIR"/extension/pg_embed--*.sql "$share/extension/"
+    privileged "$share/extension" install -m 644 "$ROOT$SHAREDIR"/extension/pg_embed{,_pgvector}.control \
+        "$ROOT$SHAREDIR"/extension/pg_embed{,_pgvector}--*.sql "$share/extension/"
+}
+
+install_all() {
+    local model
+    install_extension
     for model in "$MODELS"/*/; do
         model=$(basename "$model")
         # tests/data's models are for the tests only.
@@ -32,7 +36,8 @@ uninstall_all() {
     say "Removing pg_embed from $lib and $share"
     privileged "$lib" rm -f "$lib/pg_embed.so"
     privileged "$lib/pg_embed" rm -f "$lib/pg_embed/${ONNXRUNTIME##*/}"
-    privileged "$share/extension" rm -f "$share/extension/pg_embed.control" "$share"/extension/pg_embed--*.sql
+    privileged "$share/extension" rm -f "$share"/extension/pg_embed{,_pgvector}.control \
+        "$share"/extension/pg_embed{,_pgvector}--*.sql
     if [ -e "$share/pg_embed/installed" ]; then
         mapfile -t models <"$share/pg_embed/installed"
         for model in "${models[@]}"; do
@@ -48,4 +53,9 @@ uninstall_all() {
     fi
 }
 
-"$1_all"
+case $1 in
+    install) install_all ;;
+    install-extension) install_extension ;;
+    uninstall) uninstall_all ;;
+    *) die "install.sh install|install-extension|uninstall" ;;
+esac

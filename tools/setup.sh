@@ -162,7 +162,7 @@ make_tree() {
 
 install_onnxruntime() {
     local scratch=$DEV/download
-    [ ! -e "$ONNXRUNTIME" ] || return 0
+    [ ! -e "$ONNXRUNTIME" ] || [ ! -e "$DEV/lib/ThirdPartyNotices.txt" ] || return 0
     say "Downloading ONNX Runtime $ONNXRUNTIME_VERSION (about 20 MB)"
     rm -rf "$scratch"
     "$DEV/venv/bin/python" -m pip download --disable-pip-version-check --require-hashes --no-deps \
@@ -171,6 +171,7 @@ install_onnxruntime() {
     "$DEV/venv/bin/python" -m zipfile -e "$scratch"/onnxruntime-*.whl "$scratch"
     mkdir -p "$DEV/lib"
     chmod 755 "$scratch/onnxruntime/capi/${ONNXRUNTIME##*/}"
+    mv "$scratch/onnxruntime/ThirdPartyNotices.txt" "$DEV/lib/"
     mv "$scratch/onnxruntime/capi/${ONNXRUNTIME##*/}" "$ONNXRUNTIME"
     rm -rf "$scratch"
 }
