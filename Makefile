@@ -1,11 +1,11 @@
 # Variables: PG_CONFIG (which Postgres), DEV (the private tree), DESTDIR (for install). The work is in tools/*.sh.
 
-.PHONY: help setup build install uninstall demo psql stop test test-majors lint bench model clean
+.PHONY: help setup build install uninstall deb demo psql stop test test-majors test-packages lint bench model release clean
 .NOTPARALLEL:
 
 help: ## Show this list
 	@echo "PG_CONFIG=/path/to/pg_config behind a target chooses the Postgres (15 to 18; the newest that is installed without it)."
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: ## Install what is missing: Debian packages, ONNX Runtime, a model
 	@tools/setup.sh
@@ -18,6 +18,9 @@ install: build ## Install the extension, ONNX Runtime and the models into PG_CON
 
 uninstall: ## Remove what install and model put there
 	@tools/install.sh uninstall
+
+deb: build ## Make Debian packages of the extension and the models in dist/; MODEL=/path/to/folder: of that model alone
+	@tools/deb.sh $(MODEL)
 
 demo: build ## Embed a few hundred texts in a private cluster and ask them a question
 	@tools/demo.sh demo
@@ -34,6 +37,9 @@ test: build ## Run all tests
 test-majors: ## Run all tests with other PostgreSQL versions, MAJORS="16 17 18", or on other systems, MAJORS="debian13 ubuntu24.04"
 	@tools/majors.sh $(or $(MAJORS),16 17 18)
 
+test-packages: build ## Install the Debian packages in a bare system without a compiler; SYSTEMS="debian12 debian13 ubuntu24.04" (as root)
+	@tools/test_packages.sh $(SYSTEMS)
+
 lint: setup ## Check formatting, clippy, types for PostgreSQL 15 to 18, and the scripts
 	@tools/lint.sh
 
@@ -43,6 +49,9 @@ bench: demo ## Measure embed, exact search, and the index against its peers
 
 model: setup ## Get a model: MODEL=name, for other than the known ones also REPO=owner/name
 	@tools/model.sh
+
+release: build ## Cut the present version, as a commit and a tag, and begin NEXT=1.2.3
+	@tools/release.sh $(NEXT)
 
 clean: ## Stop the demo and remove all that was built or downloaded here
 	@tools/clean.sh

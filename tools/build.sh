@@ -4,7 +4,7 @@ source "$(dirname "$0")/common.sh"
 use_postgres
 
 built=$ROOT/built # as old as the sources that the last build saw
-sources=(Cargo.toml Cargo.lock pg_embed.control build.rs src sql crates)
+sources=(Cargo.toml Cargo.lock pg_embed.control pg_embed_pgvector.control build.rs src sql crates)
 
 if [ ! -e "$ROOT$PKGLIBDIR/pg_embed.so" ]; then
     say "Building pg_embed for PostgreSQL $MAJOR (the first time takes about 2 minutes)"
@@ -19,12 +19,18 @@ cargo build --release --lib "${FEATURES[@]}"
 # What `cargo pgrx install` would do; no SQL is derived from the Rust code.
 library=$(cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/libpg_embed.so
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
-# src/lib.rs names the files in their order.
+# src/lib.rs names the files in their order. On pgvector's type, what it makes of it takes the place of our own.
 mapfile -t sql < <(sed -n 's|^extension_sql_file!("\.\./\(sql/[a-z_]*\.sql\)".*|\1|p' src/lib.rs)
-[ "${#sql[@]}" != 0 ] || die "src/lib.rs names no SQL"
+[ "${sql[*]::2}" = "sql/alone.sql sql/vector.sql" ] || die "src/lib.rs does not begin with the SQL of the type"
 extension=$ROOT$SHAREDIR/extension
-rm -f "$extension"/pg_embed--*.sql
+rm -f "$extension"/pg_embed{,_pgvector}--*.sql
 cat "${sql[@]}" >"$extension/pg_embed--$version.sql"
-sed "s/@CARGO_VERSION@/$version/" pg_embed.control >"$extension/pg_embed.control"
+cat sql/pgvector.sql "${sql[@]:2}" >"$extension/pg_embed_pgvector--$version.sql"
+for script in sql/released/*.sql sql/upgrades/*.sql; do
+    [ ! -e "$script" ] || [ -e "$extension/${script##*/}" ] || cp "$script" "$extension/"
+done
+for control in pg_embed.control pg_embed_pgvector.control; do
+    sed "s/@CARGO_VERSION@/$version/" "$control" >"$extension/$control"
+done
 put "$library" "$ROOT$PKGLIBDIR/pg_embed.so"
 mv "$built.new" "$built"

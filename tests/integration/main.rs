@@ -5,10 +5,12 @@
 
 mod backend;
 mod bad_models;
+mod beside_pgvector;
 mod clients;
 mod cluster;
 mod dump;
 mod encodings;
+mod image;
 mod ivf;
 mod ivf_concurrency;
 mod ivf_crash;
@@ -31,4 +33,5 @@ mod schemas;
 mod smoke;
 mod stats;
 mod trigger;
+mod upgrade;
 mod weights;
