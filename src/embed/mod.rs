@@ -4,6 +4,7 @@ mod array;
 mod functions;
 mod load;
 pub mod models;
+mod once;
 pub mod stats;
 mod support;
 pub mod text;

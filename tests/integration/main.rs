@@ -30,6 +30,7 @@ mod privileges;
 mod readme;
 mod runtime;
 mod schemas;
+mod sharding;
 mod smoke;
 mod stats;
 mod trigger;
