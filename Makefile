@@ -1,6 +1,6 @@
 # Variables: PG_CONFIG (which Postgres), DEV (the private tree), DESTDIR (for install). The work is in tools/*.sh.
 
-.PHONY: help setup build install uninstall deb demo psql stop test test-majors test-packages lint bench model release clean
+.PHONY: help setup build install uninstall deb demo psql stop test test-majors test-packages test-clients lint bench model release clean
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -39,6 +39,9 @@ test-majors: ## Run all tests with other PostgreSQL versions, MAJORS="16 17 18",
 
 test-packages: build ## Install the Debian packages in a bare system without a compiler; SYSTEMS="debian12 debian13 ubuntu24.04" (as root)
 	@tools/test_packages.sh $(SYSTEMS)
+
+test-clients: build ## Try clients and frameworks of Python and Node.js against the extensions
+	@tests/clients.sh
 
 lint: setup ## Check formatting, clippy, types for PostgreSQL 15 to 18, and the scripts
 	@tools/lint.sh
