@@ -38,6 +38,31 @@ fn paths_are_the_superusers() {
     }
 }
 
+/// Who may create objects in a database may have the extension there; what only superusers may do stays theirs.
+#[test]
+fn the_extension_is_trusted() {
+    let cluster = Cluster::start();
+    cluster.connect().batch_execute("CREATE ROLE app LOGIN").unwrap();
+    cluster.connect().batch_execute("CREATE DATABASE apps OWNER app").unwrap();
+    let mut client = cluster.connect_as("app", "apps");
+    client
+        .batch_execute(
+            "CREATE EXTENSION pg_embed;
+             CREATE TABLE docs (id int, body text, embedding vector(32));
+             CREATE TRIGGER docs_embed BEFORE INSERT OR UPDATE ON docs
+               FOR EACH ROW EXECUTE FUNCTION embed_trigger('embedding', 'default', 'body');
+             INSERT INTO docs SELECT i, 'text number ' || i FROM generate_series(1, 20) i;
+             CREATE INDEX ON docs USING ivf (embedding vector_cosine_ops)",
+        )
+        .unwrap();
+    let search = "SELECT id FROM docs ORDER BY embedding <=> embed('text number 7') LIMIT 1";
+    assert_eq!(value(&mut client, search), "7");
+    for refused_to_them in ["SET pg_embed.model_path = '/tmp'", "ALTER FUNCTION embed(text) OWNER TO app"] {
+        assert_eq!(refused(&mut client, refused_to_them).sqlstate, "42501", "{refused_to_them}");
+    }
+    client.batch_execute("DROP EXTENSION pg_embed CASCADE").unwrap();
+}
+
 /// Before the library is loaded, Postgres takes a setting's name for a placeholder that anyone may set.
 #[test]
 fn paths_set_before_the_library_is_loaded_do_not_count() {
