@@ -25,7 +25,7 @@ check() {
 # set_version VERSION
 set_version() {
     sed -i "0,/^version = \".*\"/s//version = \"$1\"/" Cargo.toml
-    sed -i "s/\"version\": \"$version\"/\"version\": \"$1\"/" META.json
+    sed -i "/\"meta-spec\"/,\$!s/\"version\": \"$version\"/\"version\": \"$1\"/" META.json
     cargo update --quiet --offline --workspace
 }
 
@@ -41,6 +41,10 @@ git tag -a "v$version" -m "pg_embed $version"
 
 set_version "$next"
 sed -i "s/^## $version (/## $next (unreleased)\n\n&/" CHANGELOG.md
+for extension in "${extensions[@]}"; do
+    echo "-- What changes in the SQL of $extension from $version to $next." >"sql/upgrades/$extension--$version--$next.sql"
+done
+git add sql/upgrades
 git commit --quiet -am "Begin $next"
 say "Tagged v$version; 'git push --follow-tags' publishes it. The version is $next from here on"
-say "What changes in the SQL goes into sql/upgrades/pg_embed--$version--$next.sql, and the same for pg_embed_pgvector"
+say "What changes in the SQL goes into sql/upgrades/*--$version--$next.sql, too"
