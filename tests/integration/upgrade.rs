@@ -4,6 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use postgres::Client;
+
 use crate::cluster::{Cluster, from_environment, rows, value};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -35,14 +37,30 @@ fn members(cluster: &Cluster, database: &str) -> Vec<String> {
     statements
 }
 
-/// The members of what an update from `old` leads to. Data and an index from before are there afterwards.
-fn updated(cluster: &Cluster, old: &str) -> Vec<String> {
-    let database = format!("from_{}", old.replace('.', "_"));
+/// The extensions that this server can have, each with what must be there before.
+fn extensions(cluster: &Cluster) -> Vec<(&'static str, &'static str)> {
+    let pgvector = "SELECT count(*) FROM pg_available_extensions WHERE name = 'vector'";
+    let mut extensions = vec![("pg_embed", "")];
+    if value(&mut cluster.connect(), pgvector) == "1" {
+        extensions.push(("pg_embed_pgvector", "CREATE EXTENSION vector"));
+    }
+    extensions
+}
+
+fn new_database(cluster: &Cluster, database: &str, before: &str) -> Client {
     cluster.connect().batch_execute(&format!("CREATE DATABASE {database}")).unwrap();
-    let mut client = cluster.connect_as("postgres", &database);
+    let mut client = cluster.connect_as("postgres", database);
+    client.batch_execute(before).unwrap();
+    client
+}
+
+/// The members of what an update from `old` leads to. Data and an index from before are there afterwards.
+fn updated(cluster: &Cluster, (extension, before): (&str, &str), old: &str) -> Vec<String> {
+    let database = format!("{extension}_{}", old.replace('.', "_"));
+    let mut client = new_database(cluster, &database, before);
     client
         .batch_execute(&format!(
-            "CREATE EXTENSION pg_embed VERSION '{old}';
+            "CREATE EXTENSION {extension} VERSION '{old}';
              CREATE TABLE docs (id int, body text, embedding vector(32));
              CREATE TRIGGER docs_embed BEFORE INSERT OR UPDATE ON docs
                FOR EACH ROW EXECUTE FUNCTION embed_trigger('embedding', 'default', 'body');
@@ -54,7 +72,7 @@ fn updated(cluster: &Cluster, old: &str) -> Vec<String> {
     let contents = "SELECT id, body, embedding FROM docs ORDER BY id";
     let search = "SELECT id FROM docs ORDER BY embedding <=> embed('text number 7') LIMIT 5";
     let before = (rows(&mut client, contents), rows(&mut client, search));
-    client.batch_execute("ALTER EXTENSION pg_embed UPDATE").unwrap();
+    client.batch_execute(&format!("ALTER EXTENSION {extension} UPDATE")).unwrap();
     assert_eq!((rows(&mut client, contents), rows(&mut client, search)), before, "{old}");
     assert_eq!(rows(&mut client, "SELECT * FROM ivf_check('docs_ivf')"), [[""; 0]; 0]);
     client.batch_execute("INSERT INTO docs VALUES (21, 'new')").unwrap();
@@ -64,21 +82,24 @@ fn updated(cluster: &Cluster, old: &str) -> Vec<String> {
     members(cluster, &database)
 }
 
-fn created(cluster: &Cluster) -> Vec<String> {
-    cluster.connect().batch_execute("CREATE DATABASE created").unwrap();
-    cluster.connect_as("postgres", "created").batch_execute("CREATE EXTENSION pg_embed").unwrap();
-    members(cluster, "created")
+fn created(cluster: &Cluster, (extension, before): (&str, &str)) -> Vec<String> {
+    let database = format!("{extension}_created");
+    let mut client = new_database(cluster, &database, before);
+    client.batch_execute(&format!("CREATE EXTENSION {extension}")).unwrap();
+    members(cluster, &database)
 }
 
 #[test]
 fn every_released_version() {
     let cluster = Cluster::start();
-    let created = created(&cluster);
-    let released = fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/released")).unwrap();
-    for file in released {
-        let name = file.unwrap().file_name().into_string().unwrap();
-        if let Some(version) = name.strip_prefix("pg_embed--").and_then(|rest| rest.strip_suffix(".sql")) {
-            assert_eq!(updated(&cluster, version), created, "{version}");
+    for extension in extensions(&cluster) {
+        let created = created(&cluster, extension);
+        let prefix = format!("{}--", extension.0);
+        for file in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/sql/released")).unwrap() {
+            let name = file.unwrap().file_name().into_string().unwrap();
+            if let Some(version) = name.strip_prefix(&prefix).and_then(|rest| rest.strip_suffix(".sql")) {
+                assert_eq!(updated(&cluster, extension, version), created, "{name}");
+            }
         }
     }
 }
@@ -105,21 +126,24 @@ impl Drop for MadeUp {
 /// The comparison above sees what an upgrade script forgets.
 #[test]
 fn a_made_up_older_version() {
-    let present = fs::read_to_string(extension_directory().join(format!("pg_embed--{VERSION}.sql"))).unwrap();
-    let added = present.find("CREATE FUNCTION ivf_recall").expect("the last function of the script");
-    let comment = present.find("COMMENT ON FUNCTION ivf_recall").unwrap();
-    let mut scripts = MadeUp(vec![]);
-    for (version, upgrade) in
-        [("0.0.1", &present[added..]), ("0.0.2", &present[added..comment]), ("0.0.3", "")]
-    {
-        scripts.write(&format!("pg_embed--{version}.sql"), &present[..added]);
-        scripts.write(&format!("pg_embed--{version}--{VERSION}.sql"), upgrade);
-    }
     let cluster = Cluster::start();
-    let created = created(&cluster);
-    assert!(created.len() > 100 && created.iter().any(|member| member.contains("ACCESS METHOD ivf")));
-    assert_eq!(updated(&cluster, "0.0.1"), created);
-    for incomplete in ["0.0.2", "0.0.3"] {
-        assert_ne!(updated(&cluster, incomplete), created, "{incomplete}");
+    let mut scripts = MadeUp(vec![]);
+    for extension in extensions(&cluster) {
+        let name = extension.0;
+        let present = extension_directory().join(format!("{name}--{VERSION}.sql"));
+        let present = fs::read_to_string(present).unwrap();
+        let added = present.find("CREATE FUNCTION ivf_recall").expect("the last function of the script");
+        let comment = present.find("COMMENT ON FUNCTION ivf_recall").unwrap();
+        let versions = [("0.0.1", &present[added..]), ("0.0.2", &present[added..comment]), ("0.0.3", "")];
+        for (version, upgrade) in versions {
+            scripts.write(&format!("{name}--{version}.sql"), &present[..added]);
+            scripts.write(&format!("{name}--{version}--{VERSION}.sql"), upgrade);
+        }
+        let created = created(&cluster, extension);
+        assert!(created.iter().any(|member| member.contains("ACCESS METHOD ivf")), "{created:?}");
+        assert_eq!(updated(&cluster, extension, "0.0.1"), created);
+        for incomplete in ["0.0.2", "0.0.3"] {
+            assert_ne!(updated(&cluster, extension, incomplete), created, "{incomplete}");
+        }
     }
 }
