@@ -21,10 +21,34 @@ CREATE FUNCTION ivf_metric_cosine() RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_metric_cosine_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_metric_cosine() IS 'support function 1 of ivf operator classes: cosine distance';
 
+-- What "distance < number" becomes in a scan that is ordered by that distance. Written by hand it is that condition.
+
+CREATE TYPE vector_sphere AS (center vector, radius double precision);
+COMMENT ON TYPE vector_sphere IS 'the vectors within a distance of one';
+
+CREATE FUNCTION within_l2_distance(vector, vector_sphere) RETURNS boolean
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN $1 <-> ($2).center <= ($2).radius;
+COMMENT ON FUNCTION within_l2_distance(vector, vector_sphere) IS 'whether the Euclidean distance of a vector to a sphere''s center is at most its radius';
+CREATE OPERATOR <<->> (LEFTARG = vector, RIGHTARG = vector_sphere, FUNCTION = within_l2_distance);
+COMMENT ON OPERATOR <<->> (vector, vector_sphere) IS 'within a sphere, by Euclidean distance';
+
+CREATE FUNCTION within_negative_inner_product(vector, vector_sphere) RETURNS boolean
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN $1 <#> ($2).center <= ($2).radius;
+COMMENT ON FUNCTION within_negative_inner_product(vector, vector_sphere) IS 'whether the negative inner product of a vector and a sphere''s center is at most its radius';
+CREATE OPERATOR <<#>> (LEFTARG = vector, RIGHTARG = vector_sphere, FUNCTION = within_negative_inner_product);
+COMMENT ON OPERATOR <<#>> (vector, vector_sphere) IS 'within a sphere, by negative inner product';
+
+CREATE FUNCTION within_cosine_distance(vector, vector_sphere) RETURNS boolean
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN $1 <=> ($2).center <= ($2).radius;
+COMMENT ON FUNCTION within_cosine_distance(vector, vector_sphere) IS 'whether the cosine distance of a vector to a sphere''s center is at most its radius';
+CREATE OPERATOR <<=>> (LEFTARG = vector, RIGHTARG = vector_sphere, FUNCTION = within_cosine_distance);
+COMMENT ON OPERATOR <<=>> (vector, vector_sphere) IS 'within a sphere, by cosine distance';
+
 CREATE OPERATOR FAMILY vector_l2_ops USING ivf;
 COMMENT ON OPERATOR FAMILY vector_l2_ops USING ivf IS 'nearest by Euclidean distance';
 CREATE OPERATOR CLASS vector_l2_ops DEFAULT FOR TYPE vector USING ivf FAMILY vector_l2_ops AS
     OPERATOR 1 <-> (vector, vector) FOR ORDER BY pg_catalog.float_ops,
+    OPERATOR 2 <<->> (vector, vector_sphere),
     FUNCTION 1 ivf_metric_l2();
 COMMENT ON OPERATOR CLASS vector_l2_ops USING ivf IS 'nearest by Euclidean distance';
 
@@ -32,6 +56,7 @@ CREATE OPERATOR FAMILY vector_ip_ops USING ivf;
 COMMENT ON OPERATOR FAMILY vector_ip_ops USING ivf IS 'nearest by inner product';
 CREATE OPERATOR CLASS vector_ip_ops FOR TYPE vector USING ivf FAMILY vector_ip_ops AS
     OPERATOR 1 <#> (vector, vector) FOR ORDER BY pg_catalog.float_ops,
+    OPERATOR 2 <<#>> (vector, vector_sphere),
     FUNCTION 1 ivf_metric_inner_product();
 COMMENT ON OPERATOR CLASS vector_ip_ops USING ivf IS 'nearest by inner product';
 
@@ -39,6 +64,7 @@ CREATE OPERATOR FAMILY vector_cosine_ops USING ivf;
 COMMENT ON OPERATOR FAMILY vector_cosine_ops USING ivf IS 'nearest by cosine distance';
 CREATE OPERATOR CLASS vector_cosine_ops FOR TYPE vector USING ivf FAMILY vector_cosine_ops AS
     OPERATOR 1 <=> (vector, vector) FOR ORDER BY pg_catalog.float_ops,
+    OPERATOR 2 <<=>> (vector, vector_sphere),
     FUNCTION 1 ivf_metric_cosine();
 COMMENT ON OPERATOR CLASS vector_cosine_ops USING ivf IS 'nearest by cosine distance';
 

@@ -20,6 +20,9 @@ const CODE_PAGES: f64 = 0.2;
 /// sort sorts faster; yet it must stay cheaper than what `enable_seqscan = off` adds. Chosen, not measured.
 const WHOLE_RESULT: f64 = 10.0;
 
+/// `DEFAULT_RANGE_INEQ_SEL` (selfuncs.h): of a range whose ends nothing is known of.
+const RANGE_SELECTIVITY: f64 = 0.005;
+
 /// What the cost depends on.
 struct Shape {
     rows: f64,
@@ -59,12 +62,18 @@ pub unsafe extern "C-unwind" fn estimate(
         pg_sys::genericcostestimate(root, path, loop_count, &mut generic);
         let shape = Shape::of((*path).indexinfo);
         let page_costs = PageCosts::of((*(*path).indexinfo).reltablespace);
-        let (startup, total) = shape.costs(&page_costs);
-        let everything = (*root).tuple_fraction <= 0.0;
-        *startup_cost = startup;
-        *total_cost = if everything { total * WHOLE_RESULT } else { total };
         *selectivity = generic.indexSelectivity;
         *index_pages = shape.pages;
+        if (*path).indexclauses.is_null() {
+            let everything = (*root).tuple_fraction <= 0.0;
+            let (startup, total) = shape.costs(&page_costs);
+            (*startup_cost, *total_cost) = (startup, if everything { total * WHOLE_RESULT } else { total });
+        } else {
+            // Within a distance, only rows of the probed lists come. A third of them, as the planner has it for "less than",
+            // would be nothing to search for: a distance has a lower end, so that this is a range.
+            *selectivity = (*selectivity * shape.probed()).min(RANGE_SELECTIVITY);
+            (*startup_cost, *total_cost) = shape.costs_of(&page_costs, *selectivity);
+        }
     }
 }
 
@@ -99,26 +108,38 @@ impl Shape {
     /// Before the first row, and for all rows. The planner takes a LIMIT's share of the difference, and a
     /// condition's: with a selective one it expects to read more of the rows, and the scan goes on to more lists.
     fn costs(&self, page: &PageCosts) -> (f64, f64) {
+        let limit = if guc::iterative_scan() == IterativeScan::Off { 0 } else { guc::max_probes() };
+        let first = self.probed();
+        let all = (limit as f64 / self.lists).clamp(first, 1.0);
+        let (startup, rows) = self.costs_of(page, all);
+        (startup, rows + self.reading(page, all - first))
+    }
+
+    /// Before the first row, and for this share of the rows, all in the lists that are read by then.
+    fn costs_of(&self, page: &PageCosts, share: f64) -> (f64, f64) {
         // SAFETY: read settings.
         let (operator, tuple) = unsafe { (pg_sys::cpu_operator_cost, pg_sys::cpu_index_tuple_cost) };
-        let limit = if guc::iterative_scan() == IterativeScan::Off { 0 } else { guc::max_probes() };
-        let first = (self.probes() / self.lists).min(1.0);
-        let all = (limit as f64 / self.lists).clamp(first, 1.0);
         // The directory holds lists as the lists hold rows.
         let directory_pages = (self.lists * self.pages / self.rows).ceil();
         let directory =
             directory_pages * page.sequential + self.lists * (CODE_OPERATORS + REFINE_OPERATORS) * operator;
-        // Each list starts somewhere, and goes on in the pages behind.
-        let lists = |share: f64| {
-            share * (self.lists * page.random + self.pages * self.code_pages * page.sequential)
-                + share * self.rows * CODE_OPERATORS * operator
-        };
-        let rows = |share: f64| {
-            share * self.pages * (1.0 - self.code_pages) * page.random
-                + share * self.rows * (REFINE_OPERATORS * operator + tuple)
-        };
-        let startup = directory + lists(first);
-        (startup, startup + lists(all - first) + rows(all))
+        let rows = share * self.pages * (1.0 - self.code_pages) * page.random
+            + share * self.rows * (REFINE_OPERATORS * operator + tuple);
+        let startup = directory + self.reading(page, self.probed());
+        (startup, startup + rows)
+    }
+
+    /// Reading this share of the lists. Each starts somewhere, and goes on in the pages behind.
+    fn reading(&self, page: &PageCosts, share: f64) -> f64 {
+        // SAFETY: reads a setting.
+        let operator = unsafe { pg_sys::cpu_operator_cost };
+        share * (self.lists * page.random + self.pages * self.code_pages * page.sequential)
+            + share * self.rows * CODE_OPERATORS * operator
+    }
+
+    /// Share of the lists that are read before the first row.
+    fn probed(&self) -> f64 {
+        (self.probes() / self.lists).min(1.0)
     }
 
     /// Lists that are read before the first row.

@@ -14,8 +14,7 @@ use super::scan;
 
 static mut PREVIOUS: pg_sys::ExecutorStart_hook_type = None;
 
-/// Hooks into the start of each statement. To be called when the library is loaded, which the planner does at the latest
-/// when it considers an index.
+/// Hooks into the start of each statement.
 pub fn register() {
     // SAFETY: a process of Postgres has one thread for these.
     unsafe {

@@ -16,10 +16,10 @@ mod rows;
 mod sample;
 mod scan;
 mod sort;
+mod threshold;
 mod vacuum;
 mod validate;
 
-pub use executor::register;
 pub use options::MAX_LISTS;
 
 use std::cell::RefCell;
@@ -35,10 +35,19 @@ use pgrx::pg_sys;
 use self::page::Pages;
 use crate::error::{Error, IvfError, quotable};
 
+/// Hooks into what Postgres does with each statement. To be called when the library is loaded, which the planner does at
+/// the latest when it considers an index.
+pub fn register() {
+    executor::register();
+    threshold::register();
+}
+
 /// The one column of an index.
 const COLUMN: usize = 1;
 /// The operator that an index can order by.
 const DISTANCE_STRATEGY: u16 = 1;
+/// The operator that says that a vector is within a sphere; see [`threshold`].
+const WITHIN_STRATEGY: u16 = 2;
 /// The support function that tells the metric.
 const METRIC_FUNCTION: u16 = 1;
 

@@ -201,6 +201,45 @@ unsafe fn distance_of_visible(
     }
 }
 
+/// The distance that no row is to exceed, by the conditions that [`super::threshold`] has added; -infinity if none can be
+/// met.
+///
+/// # Safety
+/// As for `amgettuple`; `query` is what the scan is ordered by.
+unsafe fn radius(scan: pg_sys::IndexScanDesc, query: &[f32]) -> Option<f64> {
+    let mut least: Option<f64> = None;
+    // SAFETY: the caller's promise; a key is of the only kind of operators that this access method searches by, whose right
+    // argument has these two fields.
+    unsafe {
+        let keys = (0..(*scan).numberOfKeys as usize).map(|i| &*(*scan).keyData.add(i));
+        for key in keys {
+            if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
+                return Some(f64::NEG_INFINITY);
+            }
+            let sphere = pg_sys::pg_detoast_datum(key.sk_argument.cast_mut_ptr()).cast();
+            let (mut no_center, mut no_radius) = (false, false);
+            let center = pg_sys::GetAttributeByNum(sphere, 1, &mut no_center);
+            let radius = pg_sys::GetAttributeByNum(sphere, 2, &mut no_radius);
+            if no_center || no_radius {
+                return Some(f64::NEG_INFINITY);
+            }
+            // Two parameters that the planner could not compare.
+            if Vector::detoast(center)[..] != *query {
+                continue;
+            }
+            let radius = widened(f64::from_bits(radius.value() as u64));
+            // NaN is above every number for Postgres, and no bound here.
+            least = Some(least.map_or(radius, |least| least.min(radius)));
+        }
+    }
+    least
+}
+
+/// A number that `radius` cannot be above however what it was computed from was rounded: see [`super::threshold`].
+fn widened(radius: f64) -> f64 {
+    radius + 4.0 * f64::EPSILON * (radius.abs() + super::threshold::LARGEST_CONSTANT)
+}
+
 /// # Safety
 /// As for `amgettuple`.
 unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> Result<Started, Error> {
@@ -232,7 +271,12 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
         let constant = query.as_deref().and_then(|query| constant_distance(metric, query));
         let query = query.filter(|_| constant.is_none());
         let order = options::Options::of(index).order(is_on_expression(index));
+        let within = match &query {
+            Some(query) => radius(scan, query),
+            None => None,
+        };
         let options = Options {
+            within,
             probes: guc::probes(),
             iterative: guc::iterative_scan() != IterativeScan::Off,
             max_probes: guc::max_probes(),

@@ -6,7 +6,7 @@ use pgrx::{pg_guard, pg_sys};
 use super::owned;
 
 /// `float_ops` of btree (pg_opfamily.dat): distances are sorted as float8.
-const FLOAT_BTREE_FAMILY: u32 = 1970;
+pub const FLOAT_BTREE_FAMILY: u32 = 1970;
 
 /// `amvalidate`; says in INFO messages what is wrong, as Postgres's own access methods do.
 #[pg_guard]
@@ -43,18 +43,33 @@ unsafe fn find_problems(opclass: pg_sys::Oid, problems: &mut Vec<String>) {
             let shown = owned(pg_sys::format_operator(operator.amopopr));
             let mut sides = (pg_sys::InvalidOid, pg_sys::InvalidOid);
             pg_sys::op_input_types(operator.amopopr, &mut sides.0, &mut sides.1);
-            if operator.amopstrategy != super::DISTANCE_STRATEGY as i16 {
-                let number = operator.amopstrategy;
-                problems.push(say(format!("operator {shown} with invalid strategy number {number}")));
-            } else if operator.amoppurpose as u8 != pg_sys::AMOP_ORDER {
-                problems.push(say(format!("operator {shown} which is not for ordering")));
-            } else if sides != (operator.amoplefttype, operator.amoprighttype)
-                || sides != (input, input)
-                || pg_sys::get_op_rettype(operator.amopopr) != pg_sys::FLOAT8OID
-            {
+            let types = (operator.amoplefttype, operator.amoprighttype);
+            let result = pg_sys::get_op_rettype(operator.amopopr);
+            let wrong = match (operator.amopstrategy as u16, operator.amoppurpose as u8) {
+                (super::DISTANCE_STRATEGY, pg_sys::AMOP_ORDER) => {
+                    if operator.amopsortfamily != pg_sys::Oid::from(FLOAT_BTREE_FAMILY) {
+                        problems.push(say(format!("operator {shown} which is not sorted by float_ops")));
+                    }
+                    types != (input, input) || result != pg_sys::FLOAT8OID
+                }
+                (super::DISTANCE_STRATEGY, _) => {
+                    problems.push(say(format!("operator {shown} which is not for ordering")));
+                    false
+                }
+                (super::WITHIN_STRATEGY, pg_sys::AMOP_SEARCH) => {
+                    types.0 != input || result != pg_sys::BOOLOID
+                }
+                (super::WITHIN_STRATEGY, _) => {
+                    problems.push(say(format!("operator {shown} which is not for searching")));
+                    false
+                }
+                (number, _) => {
+                    problems.push(say(format!("operator {shown} with invalid strategy number {number}")));
+                    false
+                }
+            };
+            if wrong || sides != types {
                 problems.push(say(format!("operator {shown} with wrong signature")));
-            } else if operator.amopsortfamily != pg_sys::Oid::from(FLOAT_BTREE_FAMILY) {
-                problems.push(say(format!("operator {shown} which is not sorted by float_ops")));
             }
         });
         for_each_member(AMPROCNUM, family, |function: &pg_sys::FormData_pg_amproc| {
@@ -85,7 +100,7 @@ unsafe fn find_problems(opclass: pg_sys::Oid, problems: &mut Vec<String>) {
 ///
 /// # Safety
 /// The cache's first key is the family, and its rows are of type `T`.
-unsafe fn for_each_member<T>(
+pub unsafe fn for_each_member<T>(
     cache: pg_sys::SysCacheIdentifier::Type,
     family: pg_sys::Oid,
     mut each: impl FnMut(&T),

@@ -22,6 +22,7 @@ mod ivf_planner;
 mod ivf_queries;
 mod ivf_recall;
 mod ivf_replication;
+mod ivf_threshold;
 mod limits;
 mod network;
 mod plans;

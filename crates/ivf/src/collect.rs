@@ -4,7 +4,7 @@ use std::cmp::Ordering;
 
 use crate::index::Index;
 use crate::layout::{Codes, Tid};
-use crate::quantize::Query;
+use crate::quantize::{Query, Refined};
 use crate::scan::Options;
 use crate::segments::{self, List, Visitor, walk};
 use crate::shortlist::Shortlist;
@@ -98,6 +98,8 @@ pub struct Collector<'a, S> {
     list_start: Option<(usize, usize)>,
     /// What was collected is of no use.
     spoiled: bool,
+    /// A row was left out as too far away.
+    pub passed: bool,
     pub rows: u64,
     pub refinements: u64,
 }
@@ -127,6 +129,7 @@ impl<'a, S: PageStore> Collector<'a, S> {
             collected,
             list_start: Some((0, 0)),
             spoiled: false,
+            passed: false,
             rows: 0,
             refinements: 0,
         }
@@ -199,13 +202,21 @@ impl<S: PageStore> Visitor<S::Error> for Collector<'_, S> {
                     .extend(codes.live_lanes().map(|lane| Candidate { key: 0.0, tid: codes.tid(lane) }));
             }
             Mode::WholeCodes(query) => {
-                let (geometry, order) = (&self.index.geometry, self.options.order);
-                let lanes = 0..geometry.lanes();
-                let each = |lane, refined| {
-                    candidates.push(Candidate { key: order.key(refined), tid: codes.tid(lane) });
+                let (geometry, options) = (&self.index.geometry, self.options);
+                let metric = self.index.space.metric();
+                let (lanes, mut read) = (0..geometry.lanes(), 0);
+                let each = |lane, refined: Refined| {
+                    read += 1;
+                    if options.is_beyond(metric, refined.lower) {
+                        self.passed = true;
+                    } else {
+                        candidates.push(Candidate { key: options.order.key(refined), tid: codes.tid(lane) });
+                    }
                 };
                 segments::refine_lanes(self.store, geometry, (page.block, codes), lanes, query, signs, each)?;
-                self.refinements += (candidates.len() - start) as u64;
+                (self.rows, self.refinements) = (self.rows + read, self.refinements + read);
+                self.trim(start);
+                return Ok(true);
             }
         }
         self.rows += (candidates.len() - start) as u64;

@@ -7,6 +7,7 @@ use std::rc::Rc;
 use crate::collect::{Candidate, Collected, Collector, Mode, Place};
 use crate::index::{Index, automatic_probes};
 use crate::layout::Tid;
+use crate::metric::Metric;
 use crate::quantize::{Query, Refined};
 use crate::segments::{self, Directory, List};
 use crate::shortlist::{self, Shortlist, Sketch};
@@ -21,8 +22,18 @@ pub struct Options {
     /// Lists to scan at most, in all, unless `probes` is greater.
     pub max_probes: usize,
     pub order: Order,
+    /// Rows that are proved to be farther away than this are left out, and where there was one, no further lists are read:
+    /// the answer is what the probed lists hold within this distance.
+    pub within: Option<f64>,
     /// Bytes for the rows that have been seen and not returned. If they do not fit, lists are read more than once.
     pub memory: usize,
+}
+
+impl Options {
+    /// Whether a row is too far away whose key is at least this.
+    pub(crate) fn is_beyond(&self, metric: Metric, lower: f32) -> bool {
+        self.within.is_some_and(|within| metric.distance(lower) > within)
+    }
 }
 
 /// What rows are ordered by.
@@ -82,6 +93,8 @@ pub struct Scan {
     /// How many to take next.
     wanted: usize,
     collected: Collected,
+    /// A row was left out as too far away.
+    passed: bool,
     statistics: Statistics,
 }
 
@@ -109,6 +122,7 @@ impl Scan {
             threshold: f32::NEG_INFINITY,
             wanted: FIRST_SKETCHES,
             collected: Collected { shortlist, candidates: Vec::new(), signs: Vec::new() },
+            passed: false,
             statistics: Statistics::default(),
         }
     }
@@ -123,6 +137,12 @@ impl Scan {
             let is_open = self.collected.shortlist.open() > 0;
             // What comes later is no nearer than this.
             let bound = self.sketches.last().map(|sketch| sketch.bound).or(is_open.then_some(self.threshold));
+            if bound.is_some_and(|bound| self.options.is_beyond(self.index.space.metric(), bound)) {
+                self.passed = true;
+                self.sketches.clear();
+                self.collected.shortlist.clear();
+                continue;
+            }
             if let Some(&Candidate { key, tid }) = self.candidates.peek()
                 && bound.is_none_or(|bound| key.total_cmp(&bound).is_le())
             {
@@ -160,8 +180,15 @@ impl Scan {
     fn refine<S: PageStore>(&mut self, store: &S, first: usize) -> Result<(), S::Error> {
         let Some(query) = &self.query else { return Ok(()) };
         let Collected { shortlist, signs, .. } = &mut self.collected;
-        let (order, candidates) = (self.options.order, &mut self.candidates);
-        let each = |tid, refined| candidates.push(Candidate { key: order.key(refined), tid });
+        let (options, metric) = (&self.options, self.index.space.metric());
+        let (candidates, passed) = (&mut self.candidates, &mut self.passed);
+        let each = |tid, refined: Refined| {
+            if options.is_beyond(metric, refined.lower) {
+                *passed = true;
+            } else {
+                candidates.push(Candidate { key: options.order.key(refined), tid });
+            }
+        };
         let taken = (&*shortlist, &mut self.sketches[first..]);
         self.statistics.refinements += taken.1.len() as u64;
         segments::refine(store, &self.index.geometry, taken, query, signs, each)?;
@@ -171,8 +198,9 @@ impl Scan {
 
     /// Chooses the next batch of lists; false if there are no more to read.
     fn probe<S: PageStore>(&mut self, store: &S) -> Result<bool, S::Error> {
-        if !self.index.knows_dimensions() {
-            return Ok(false); // no rows, when it was opened
+        // An index that knows no dimensions had no rows when it was opened.
+        if self.passed || !self.index.knows_dimensions() {
+            return Ok(false);
         }
         let Some(query) = &self.query else {
             // A NULL query has no nearest lists.
@@ -220,6 +248,7 @@ impl Scan {
             let complete = collector.read(&self.batch)?;
             self.statistics.rows += collector.rows;
             self.statistics.refinements += collector.refinements;
+            self.passed |= collector.passed;
             self.cut = collector.cut;
             if complete {
                 break;

@@ -200,7 +200,14 @@ fn another_process_encodes_alike() {
 }
 
 fn probes(probes: usize) -> Options {
-    Options { probes, iterative: false, max_probes: 32_768, order: Order::Bound, memory: 1 << 20 }
+    Options {
+        probes,
+        iterative: false,
+        max_probes: 32_768,
+        order: Order::Bound,
+        within: None,
+        memory: 1 << 20,
+    }
 }
 
 #[test]
@@ -428,6 +435,46 @@ fn an_iterative_scan_returns_every_row_once_within_max_probes() {
     assert_eq!(seen(Options { max_probes: 2, ..iterative }).1, 3);
     assert_eq!(seen(Options { probes: 0, max_probes: 2, ..iterative }).1, 2);
     assert!(seen(probes(3)).0 < 2000);
+}
+
+#[test]
+fn within_a_distance_nothing_of_the_probed_lists_is_missing_and_no_more_are_read() {
+    for metric in METRICS {
+        let all = Numbers::new(21).clustered(3000, 24, 40);
+        let table = Table::build(&all, 24, metric, 4, 30);
+        let lists = table.info().lists as usize;
+        for (order, memory) in [(Order::Bound, 1 << 20), (Order::Bound, 2048), (Order::Estimate, 1 << 20)] {
+            for query in &all[..20] {
+                let exact = table.exact_search(query, usize::MAX);
+                let seen = |probes: usize, within: Option<f64>| {
+                    let options =
+                        Options { probes, iterative: true, max_probes: 32_768, order, within, memory };
+                    let mut scan = table.scan(Some(query), options);
+                    let mut distances = Vec::new();
+                    while let Some(hit) = scan.next(&table.store).unwrap() {
+                        distances.push(metric.operator(&table.rows[&hit.tid], query).unwrap());
+                    }
+                    distances.sort_by(f64::total_cmp);
+                    (distances, scan.statistics().lists as usize)
+                };
+                for at in [0, 5, 50, 500] {
+                    let within = exact[at];
+                    let whole = seen(lists, Some(within)).0;
+                    let known = exact.iter().take_while(|&&distance| distance <= within).count();
+                    assert_eq!(whole[..known], exact[..known], "{metric:?} {order:?} {at}");
+                    assert!(whole.len() < exact.len() / 2, "{} of {}", whole.len(), exact.len());
+                    // What is there of them in two lists, and nothing of a third, unless all of those two is within.
+                    let (some, read) = seen(2, Some(within));
+                    assert!(some.len() <= whole.len() && (read == 2 || at > 5), "{read} {at}");
+                }
+                // No distance is below the least, and every one is below infinity and, as Postgres orders, NaN.
+                assert_eq!(seen(2, Some(exact[0] - 10.0)), (vec![], 2));
+                for all in [None, Some(f64::INFINITY), Some(f64::NAN)] {
+                    assert_eq!(seen(2, all), (exact.clone(), lists));
+                }
+            }
+        }
+    }
 }
 
 #[test]

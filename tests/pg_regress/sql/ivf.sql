@@ -4,7 +4,7 @@
 SELECT opcname, opcdefault, amvalidate(oid) FROM pg_opclass
 WHERE opcmethod = (SELECT oid FROM pg_am WHERE amname = 'ivf') ORDER BY opcname;
 CREATE OPERATOR CLASS bad_ops FOR TYPE vector USING ivf AS
-    OPERATOR 1 = (vector, vector), OPERATOR 2 <-> (vector, vector) FOR ORDER BY float_ops, FUNCTION 1 vector_dims(vector);
+    OPERATOR 1 = (vector, vector), OPERATOR 2 <-> (vector, vector) FOR ORDER BY float_ops, OPERATOR 3 < (vector, vector), FUNCTION 1 vector_dims(vector);
 SELECT amvalidate(oid) FROM pg_opclass WHERE opcname = 'bad_ops';
 DROP OPERATOR FAMILY bad_ops USING ivf CASCADE;
 CREATE OPERATOR CLASS bad_ops FOR TYPE vector USING ivf AS OPERATOR 1 <+> (vector, vector) FOR ORDER BY float_ops;

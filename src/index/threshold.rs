@@ -1,0 +1,347 @@
+//! `WHERE distance < number ORDER BY distance`: a scan need not go on beyond the number.
+//!
+//! Postgres offers an index conditions of the form "column operator value", and this is none of them. So the planner's hook
+//! adds one to the paths that are ordered by the distance: `column <<=>> ROW(vector, number)`, "within this sphere". The
+//! condition that was written stays as a filter, and what the index makes of the other can only leave out rows that the
+//! filter would.
+
+use std::ffi::{c_char, c_int};
+use std::ptr::{addr_eq, null_mut};
+
+use pgrx::pg_sys::SysCacheIdentifier::AMOPSTRATEGY;
+use pgrx::{PgBox, PgList, is_a, pg_guard, pg_sys};
+
+use super::validate::{FLOAT_BTREE_FAMILY, for_each_member};
+use super::{WITHIN_STRATEGY, cost};
+
+static mut PREVIOUS: pg_sys::set_rel_pathlist_hook_type = None;
+
+/// Strategies of a btree; 3 is equality.
+const LESS: c_int = 1;
+const LESS_OR_EQUAL: c_int = 2;
+const GREATER_OR_EQUAL: c_int = 4;
+const GREATER: c_int = 5;
+
+/// The largest c in `c - distance` that is looked into: no number minus it overflows.
+pub const LARGEST_CONSTANT: f64 = 1e3;
+
+pub fn register() {
+    // SAFETY: a process of Postgres has one thread for these.
+    unsafe {
+        PREVIOUS = pg_sys::set_rel_pathlist_hook;
+        pg_sys::set_rel_pathlist_hook = Some(set_rel_pathlist);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn set_rel_pathlist(
+    root: *mut pg_sys::PlannerInfo,
+    table: *mut pg_sys::RelOptInfo,
+    number: pg_sys::Index,
+    entry: *mut pg_sys::RangeTblEntry,
+) {
+    // SAFETY: the planner passes a table for which it has made the paths; those of its indexes are of this type.
+    unsafe {
+        if let Some(previous) = PREVIOUS {
+            pg_sys::ffi::pg_guard_ffi_boundary(|| previous(root, table, number, entry));
+        }
+        if (*table).baserestrictinfo.is_null() || (*table).indexlist.is_null() {
+            return;
+        }
+        let paths: Vec<*mut pg_sys::IndexPath> = PgList::<pg_sys::Path>::from_pg((*table).pathlist)
+            .iter_ptr()
+            .filter(|&path| is_a(path.cast(), pg_sys::NodeTag::T_IndexPath))
+            .map(|path| path.cast::<pg_sys::IndexPath>())
+            .filter(|&path| is_ordered_by_distance(path))
+            .collect();
+        for path in paths {
+            if let Some(bounded) = bounded(root, table, path) {
+                pg_sys::add_path(table, bounded.cast());
+            }
+        }
+    }
+}
+
+/// # Safety
+/// A path of the planner's.
+unsafe fn is_ordered_by_distance(path: *const pg_sys::IndexPath) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let of_ours = (*(*path).indexinfo)
+            .amcostestimate
+            .is_some_and(|estimate| addr_eq(estimate as *const (), cost::estimate as *const ()));
+        of_ours
+            && !(*path).indexorderbys.is_null()
+            && (*path).indexclauses.is_null()
+            && (*path).path.param_info.is_null()
+    }
+}
+
+/// The same path with the conditions on its distance, if there are any.
+///
+/// # Safety
+/// A path of this table's, ordered by a distance.
+unsafe fn bounded(
+    root: *mut pg_sys::PlannerInfo,
+    table: *mut pg_sys::RelOptInfo,
+    path: *mut pg_sys::IndexPath,
+) -> Option<*mut pg_sys::IndexPath> {
+    // SAFETY: the caller's promise. The planner puts the index's column on the left side of an ordering operator.
+    unsafe {
+        let index = (*path).indexinfo;
+        let order = PgList::<pg_sys::OpExpr>::from_pg((*path).indexorderbys).get_ptr(0)?;
+        let distance = Distance { index, operator: (*order).opno, query: sides(order)?.1 };
+        let (within, sphere) = within_operator(*(*index).opfamily)?;
+        let mut clauses = PgList::<pg_sys::IndexClause>::new();
+        for condition in PgList::<pg_sys::RestrictInfo>::from_pg((*table).baserestrictinfo).iter_ptr() {
+            let Some((operand, center, radius)) = distance.bound((*condition).clause.cast()) else {
+                continue;
+            };
+            let mut row = PgBox::<pg_sys::RowExpr>::alloc_node(pg_sys::NodeTag::T_RowExpr);
+            let mut fields = PgList::<pg_sys::Node>::new();
+            fields.push(center);
+            fields.push(radius);
+            row.args = fields.into_pg();
+            row.row_typeid = sphere;
+            row.row_format = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
+            row.location = -1;
+            let none = pg_sys::InvalidOid;
+            let row = row.into_pg().cast();
+            let qual = pg_sys::make_opclause(within, pg_sys::BOOLOID, false, operand.cast(), row, none, none);
+            pg_sys::set_opfuncid(qual.cast());
+            let mut quals = PgList::<pg_sys::RestrictInfo>::new();
+            quals.push(restriction(root, qual, condition));
+            let mut clause = PgBox::<pg_sys::IndexClause>::alloc_node(pg_sys::NodeTag::T_IndexClause);
+            clause.rinfo = condition;
+            clause.indexquals = quals.into_pg();
+            // The condition that was written is checked, too.
+            clause.lossy = true;
+            clauses.push(clause.into_pg());
+        }
+        if clauses.is_empty() {
+            return None;
+        }
+        Some(pg_sys::create_index_path(
+            root,
+            index,
+            clauses.into_pg(),
+            (*path).indexorderbys,
+            (*path).indexorderbycols,
+            (*path).path.pathkeys,
+            pg_sys::ScanDirection::ForwardScanDirection,
+            false,
+            null_mut(),
+            1.0,
+            false,
+        ))
+    }
+}
+
+/// What a scan is ordered by.
+struct Distance {
+    index: *mut pg_sys::IndexOptInfo,
+    operator: pg_sys::Oid,
+    query: *mut pg_sys::Node,
+}
+
+impl Distance {
+    /// What a condition says of the distance: the index's column, the vector that it is measured from, and the number that
+    /// it cannot exceed, as float8.
+    ///
+    /// # Safety
+    /// A condition of a query on the index's table.
+    unsafe fn bound(
+        &self,
+        clause: *mut pg_sys::Node,
+    ) -> Option<(*mut pg_sys::Node, *mut pg_sys::Node, *mut pg_sys::Node)> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            if !is_a(clause, pg_sys::NodeTag::T_OpExpr) {
+                return None;
+            }
+            let comparison = clause.cast::<pg_sys::OpExpr>();
+            let (left, right) = sides(comparison)?;
+            let family = pg_sys::Oid::from(FLOAT_BTREE_FAMILY);
+            let (small, large) = match pg_sys::get_op_opfamily_strategy((*comparison).opno, family) {
+                LESS | LESS_OR_EQUAL => (left, right),
+                GREATER | GREATER_OR_EQUAL => (right, left),
+                _ => return None,
+            };
+            // Either the distance is on the small side, or what shrinks as it grows is on the large one.
+            match self.solve(small, large, true) {
+                None => self.solve(large, small, false),
+                found => found,
+            }
+        }
+    }
+
+    /// Of `expression <= limit` if `below`, else of `expression >= limit`.
+    ///
+    /// # Safety
+    /// As for [`Distance::bound`].
+    unsafe fn solve(
+        &self,
+        expression: *mut pg_sys::Node,
+        limit: *mut pg_sys::Node,
+        below: bool,
+    ) -> Option<(*mut pg_sys::Node, *mut pg_sys::Node, *mut pg_sys::Node)> {
+        // SAFETY: the caller's promise; the tag tells a node's type.
+        unsafe {
+            if !is_a(expression, pg_sys::NodeTag::T_OpExpr)
+                || pg_sys::contain_var_clause(limit)
+                || pg_sys::contain_volatile_functions(limit)
+            {
+                return None;
+            }
+            let operation = expression.cast::<pg_sys::OpExpr>();
+            if below && let Some((operand, center)) = self.is_measured_by(operation) {
+                return Some((operand, center, as_float8(limit)?));
+            }
+            let limit = as_float8(limit)?;
+            pg_sys::set_opfuncid(operation);
+            match (*operation).opfuncid.to_u32() {
+                pg_sys::F_FLOAT8UM => {
+                    let inner = PgList::<pg_sys::Node>::from_pg((*operation).args).get_ptr(0)?;
+                    self.solve(inner, call(pg_sys::F_FLOAT8UM, &[limit]), !below)
+                }
+                pg_sys::F_FLOAT8MUL => {
+                    let (left, right) = sides(operation)?;
+                    let inner = match (constant(left), constant(right)) {
+                        (Some(-1.0), _) => right,
+                        (_, Some(-1.0)) => left,
+                        _ => return None,
+                    };
+                    self.solve(inner, call(pg_sys::F_FLOAT8UM, &[limit]), !below)
+                }
+                pg_sys::F_FLOAT8MI => {
+                    let (whole, inner) = sides(operation)?;
+                    constant(whole).filter(|whole| whole.abs() <= LARGEST_CONSTANT)?;
+                    self.solve(inner, call(pg_sys::F_FLOAT8MI, &[whole, limit]), !below)
+                }
+                _ => None,
+            }
+        }
+    }
+
+    /// If this is the distance, the index's column and the vector it is measured from. Two parameters may be equal when the
+    /// query runs: the scan sees to that.
+    ///
+    /// # Safety
+    /// As for [`Distance::bound`].
+    unsafe fn is_measured_by(
+        &self,
+        operation: *mut pg_sys::OpExpr,
+    ) -> Option<(*mut pg_sys::Node, *mut pg_sys::Node)> {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let operator = (*operation).opno;
+            if operator != self.operator && pg_sys::get_commutator(operator) != self.operator {
+                return None;
+            }
+            let (left, right) = sides(operation)?;
+            let (operand, center) = if pg_sys::match_index_to_operand(left, 0, self.index) {
+                (left, right)
+            } else if pg_sys::match_index_to_operand(right, 0, self.index) {
+                (right, left)
+            } else {
+                return None;
+            };
+            let parameters =
+                is_a(center, pg_sys::NodeTag::T_Param) && is_a(self.query, pg_sys::NodeTag::T_Param);
+            let same = parameters || pg_sys::equal(center.cast(), self.query.cast());
+            same.then_some((operand, center))
+        }
+    }
+}
+
+/// Both sides of a binary operator.
+///
+/// # Safety
+/// An operator's expression.
+unsafe fn sides(operation: *mut pg_sys::OpExpr) -> Option<(*mut pg_sys::Node, *mut pg_sys::Node)> {
+    // SAFETY: the caller's promise.
+    let arguments = unsafe { PgList::<pg_sys::Node>::from_pg((*operation).args) };
+    Some((arguments.get_ptr(0)?, arguments.get_ptr(1)?))
+}
+
+/// The value of a float8 that is known.
+///
+/// # Safety
+/// An expression.
+unsafe fn constant(expression: *mut pg_sys::Node) -> Option<f64> {
+    // SAFETY: the caller's promise; the tag tells a node's type, and the type the datum.
+    unsafe {
+        let constant = expression.cast::<pg_sys::Const>();
+        let known = is_a(expression, pg_sys::NodeTag::T_Const)
+            && (*constant).consttype == pg_sys::FLOAT8OID
+            && !(*constant).constisnull;
+        known.then(|| f64::from_bits((*constant).constvalue.value() as u64))
+    }
+}
+
+/// # Safety
+/// An expression, of a type that the comparison of floats takes.
+unsafe fn as_float8(expression: *mut pg_sys::Node) -> Option<*mut pg_sys::Node> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match pg_sys::exprType(expression) {
+            pg_sys::FLOAT8OID => Some(expression),
+            pg_sys::FLOAT4OID => Some(call(pg_sys::F_FLOAT8_FLOAT4, &[expression])),
+            _ => None,
+        }
+    }
+}
+
+/// A call of a function of Postgres's own that returns float8.
+///
+/// # Safety
+/// Arguments as the function wants them.
+unsafe fn call(function: u32, arguments: &[*mut pg_sys::Node]) -> *mut pg_sys::Node {
+    let mut list = PgList::<pg_sys::Node>::new();
+    arguments.iter().for_each(|&argument| list.push(argument));
+    let none = pg_sys::InvalidOid;
+    let form = pg_sys::CoercionForm::COERCE_EXPLICIT_CALL;
+    // SAFETY: the caller's promise.
+    unsafe {
+        pg_sys::makeFuncExpr(function.into(), pg_sys::FLOAT8OID, list.into_pg(), none, none, form).cast()
+    }
+}
+
+/// The operator of a family that says "within a sphere", and the type of the sphere. A class that somebody made himself may
+/// have none.
+///
+/// # Safety
+/// A family of this access method.
+unsafe fn within_operator(family: pg_sys::Oid) -> Option<(pg_sys::Oid, pg_sys::Oid)> {
+    let mut found = None;
+    // SAFETY: the caller's promise; the catalog's rows are of this type.
+    unsafe {
+        for_each_member(AMOPSTRATEGY, family, |operator: &pg_sys::FormData_pg_amop| {
+            if operator.amopstrategy == WITHIN_STRATEGY as i16
+                && operator.amoppurpose == pg_sys::AMOP_SEARCH as c_char
+            {
+                found = Some((operator.amopopr, operator.amoprighttype));
+            }
+        });
+    }
+    found
+}
+
+/// A condition that follows from `source`.
+///
+/// # Safety
+/// A condition of the table that `source` is one of.
+unsafe fn restriction(
+    root: *mut pg_sys::PlannerInfo,
+    clause: *mut pg_sys::Expr,
+    source: *const pg_sys::RestrictInfo,
+) -> *mut pg_sys::RestrictInfo {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let (level, relids, none) = ((*source).security_level, (*source).required_relids, null_mut());
+        #[cfg(feature = "pg15")]
+        return pg_sys::make_restrictinfo(root, clause, true, false, false, level, relids, none, none);
+        #[cfg(not(feature = "pg15"))]
+        return pg_sys::make_restrictinfo(root, clause, true, false, false, false, level, relids, none, none);
+    }
+}
