@@ -1,4 +1,5 @@
-# Variables: PG_CONFIG (which Postgres), DEV (the private tree), DESTDIR (for install). The work is in tools/*.sh.
+# Variables: PG_CONFIG (which Postgres), DEV (the private tree), DESTDIR (for install), FIRST_MODEL (the model that setup gets, instead of
+# gte-small or all-minilm-l6-v2). The work is in tools/*.sh.
 
 .PHONY: help setup build install uninstall deb demo psql stop test test-majors test-packages test-clients lint bench model release clean
 .NOTPARALLEL:

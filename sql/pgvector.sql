@@ -10,5 +10,20 @@ BEGIN
             DETAIL = 'Both make the access method ivf. pg_embed has a vector type of its own.',
             HINT = 'To change over, DROP EXTENSION pg_embed first.';
     END IF;
+    -- What follows is about pgvector's objects, not others of the same names in the schema of this extension.
+    IF (SELECT count(*) FROM pg_catalog.pg_depend
+        WHERE deptype = 'e' AND refclassid = 'pg_catalog.pg_extension'::pg_catalog.regclass
+            AND refobjid = (SELECT oid FROM pg_catalog.pg_extension WHERE extname = 'vector')
+            AND (classid = 'pg_catalog.pg_type'::pg_catalog.regclass AND objid = 'vector'::pg_catalog.regtype
+                OR classid = 'pg_catalog.pg_operator'::pg_catalog.regclass AND objid IN (
+                    '<->(vector,vector)'::pg_catalog.regoperator, '<#>(vector,vector)'::pg_catalog.regoperator,
+                    '<=>(vector,vector)'::pg_catalog.regoperator))) <> 4
+    THEN
+        RAISE EXCEPTION USING
+            ERRCODE = 'duplicate_object',
+            MESSAGE = pg_catalog.format('schema %I hides the type or the operators of pgvector', pg_catalog.current_schema()),
+            DETAIL = 'It has objects of the same names.',
+            HINT = 'Create pg_embed_pgvector in another schema.';
+    END IF;
 END
 $$;

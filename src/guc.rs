@@ -264,7 +264,9 @@ pub fn max_probes() -> usize {
 /// `pg_config --sharedir` of the running server, wherever it was moved; `share` beside the library's directory where that is
 /// not the server's, as in an image with nothing but this extension.
 fn share_directory(library: &Path) -> PathBuf {
-    if library != server_library_directory() {
+    // Either may be a link to the other.
+    let place = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_path_buf());
+    if place(library) != place(&server_library_directory()) {
         return library.parent().unwrap_or(library).join("share");
     }
     let mut path: [c_char; pg_sys::MAXPGPATH as usize] = [0; pg_sys::MAXPGPATH as usize];

@@ -31,7 +31,8 @@ SECONDS=0
 apt-get install -y -qq --no-install-recommends ./*.deb >/dev/null
 version=$(echo /usr/lib/postgresql/*/lib/pg_embed.so | cut -d / -f 5)
 pg_ctlcluster "$version" main status >/dev/null || pg_ctlcluster "$version" main start
-sql -c "ALTER DATABASE postgres SET pg_embed.default_model = 'all-minilm-l6-v2'"
+models=(/usr/share/pg_embed/models/*)
+sql -c "ALTER DATABASE postgres SET pg_embed.default_model = '${models[0]##*/}'"
 sql <<'SQL'
 CREATE EXTENSION pg_embed;
 CREATE TABLE texts (body text, embedding vector(384));

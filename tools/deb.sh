@@ -70,6 +70,7 @@ extension_package() {
         /usr/bin/python3 tools/crate_licences.py >"$doc/crates.txt"
     cp packaging/debian/copyright "$dir/debian/"
     fill packaging/debian/control.in "MAJOR=$MAJOR" >"$dir/debian/control"
+    fill packaging/debian/preinst.in "SHAREDIR=$SHAREDIR" >"$dir/debian/preinst"
     build_package
 }
 
@@ -80,6 +81,10 @@ model_package() {
     package=$(tr '[:upper:]_' '[:lower:]-' <<<"$model")
     [[ $package =~ ^[a-z0-9][a-z0-9+.-]*$ ]] || die "a Debian package cannot be named after the model $model"
     [ -e "$1/config.json" ] && [ -e "$1/tokenizer.json" ] || die "$1 is not a model's folder"
+    if ! model_copyright "$1" "$model" >/dev/null; then
+        say "No package of the model $model, whose licence is not known: put it as LICENSE into $1"
+        return
+    fi
     say "Packing pg-embed-model-$package $version"
     new_package "pg-embed-model-$package"
     mkdir -p "$stage/usr/share/pg_embed/models"
@@ -98,7 +103,7 @@ model_copyright() {
             return
         fi
     done
-    die "what may be done with the model $2? Put its licence as LICENSE into $1"
+    return 1
 }
 
 install_debhelper

@@ -6,14 +6,22 @@ use_postgres
 lib=${DESTDIR:-}$PKGLIBDIR
 share=${DESTDIR:-}$SHAREDIR
 
+# Of the scripts in the private tree only those that are part of this version.
 install_extension() {
+    local from=$ROOT$SHAREDIR/extension version name file files=()
+    version=$(sed -n "s/^default_version = '\(.*\)'/\1/p" "$from/pg_embed.control")
+    for name in pg_embed pg_embed_pgvector; do
+        files+=("$from/$name.control" "$from/$name--$version.sql")
+    done
+    for file in sql/released/*.sql sql/upgrades/*.sql; do
+        [ ! -e "$file" ] || files+=("$from/${file##*/}")
+    done
     say "Installing pg_embed into $lib and $share"
     privileged "$lib/pg_embed" mkdir -p "$lib/pg_embed"
     privileged "$lib" install -m 755 "$ROOT$PKGLIBDIR/pg_embed.so" "$lib/"
     privileged "$lib/pg_embed" install -m 755 "$ONNXRUNTIME" "$lib/pg_embed/"
     privileged "$share/extension" mkdir -p "$share/extension"
-    privileged "$share/extension" install -m 644 "$ROOT$SHAREDIR"/extension/pg_embed{,_pgvector}.control \
-        "$ROOT$SHAREDIR"/extension/pg_embed{,_pgvector}--*.sql "$share/extension/"
+    privileged "$share/extension" install -m 644 "${files[@]}" "$share/extension/"
 }
 
 install_all() {
@@ -52,6 +60,11 @@ uninstall_all() {
         say "Kept, as 'make' did not install them: $(echo "$share"/pg_embed/models/*)"
     fi
 }
+
+# What a package has put there is the package manager's.
+if [ -z "${DESTDIR:-}" ] && package=$(dpkg-query -S "$lib/pg_embed.so" 2>/dev/null); then
+    die "pg_embed is there as the package ${package%%:*}; 'apt-get remove ${package%%:*}' first"
+fi
 
 case $1 in
     install) install_all ;;

@@ -10,7 +10,8 @@ next=${1:-}
 check() {
     local last extension
     [[ $next =~ ^[0-9]+\.[0-9]+\.[0-9]+$ ]] || die "say which version comes next: make release NEXT=0.2.0"
-    [ "$next" != "$version" ] || die "$version is the version that is to be released"
+    [ "$next" != "$version" ] && [ "$(printf '%s\n' "$version" "$next" | sort -V | tail -n 1)" = "$next" ] ||
+        die "$next does not come after $version, which is to be released"
     [ -z "$(git status --porcelain)" ] || die "there are changes that are not committed"
     grep -qx "## $version (unreleased)" CHANGELOG.md || die "CHANGELOG.md has no '## $version (unreleased)'"
     ! git rev-parse -q --verify "refs/tags/v$version" >/dev/null || die "there is a tag v$version already"

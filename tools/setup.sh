@@ -176,10 +176,10 @@ install_onnxruntime() {
     rm -rf "$scratch"
 }
 
-# The hub is asked once, while there is no model at all.
+# The hub is asked once, while there is no model at all. FIRST_MODEL names the only one that will do.
 install_first_model() {
     local model
-    for model in gte-small all-minilm-l6-v2; do
+    for model in ${FIRST_MODEL:-gte-small all-minilm-l6-v2}; do
         [ ! -e "$MODELS/$model" ] || return 0
         if [ -e "$SHAREDIR/pg_embed/models/$model" ]; then
             say "Taking the installed model $model"
@@ -187,6 +187,11 @@ install_first_model() {
             return
         fi
     done
+    if [ -n "${FIRST_MODEL:-}" ]; then
+        say "Getting the model $FIRST_MODEL"
+        install_model "$FIRST_MODEL"
+        return
+    fi
     say "Fetching the model gte-small from the model hub"
     if ! install_model gte-small; then
         say "Taking the model all-minilm-l6-v2 instead (about 90 MB, and a minute)"

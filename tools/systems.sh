@@ -21,9 +21,11 @@ ubuntu_keyring() {
         echo "/$keyring"
         return
     fi
-    wget -q -O "$deb" "$1/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb" # which debootstrap brings
-    echo "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  $deb" | sha256sum --quiet -c >&2
-    dpkg-deb --fsys-tarfile "$deb" | tar -xO "./$keyring" >"$systems/ubuntu-archive-keyring.gpg"
+    # wget comes with debootstrap. A failure does not end a substituted command by itself.
+    wget -q -O "$deb" "$1/pool/main/u/ubuntu-keyring/ubuntu-keyring_2023.11.28.1_all.deb" &&
+        echo "36de43b15853ccae0028e9a767613770c704833f82586f28eb262f0311adb8a8  $deb" | sha256sum --quiet -c >&2 &&
+        dpkg-deb --fsys-tarfile "$deb" | tar -xO "./$keyring" >"$systems/ubuntu-archive-keyring.gpg" ||
+        die "the keys of Ubuntu's archive are not to be had"
     echo "$systems/ubuntu-archive-keyring.gpg"
 }
 

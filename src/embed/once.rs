@@ -4,11 +4,12 @@
 //! `ORDER BY embedding <=> embed('text')` it would fetch every row. A parameter it does pass on. So the call becomes what
 //! a user could write by hand, `(SELECT embed('text'))`: the planner makes it a parameter that is computed before the first row.
 
+use std::ffi::{c_int, c_void};
 use std::ptr::null_mut;
 
-use pgrx::{PgBox, PgList, is_a, pg_sys};
+use pgrx::{PgBox, PgList, is_a, pg_guard, pg_sys};
 
-/// What stands for `call` in a query of foreign tables; `None` where nothing is to be gained.
+/// What stands for `call` in a query of foreign tables; `None` where nothing is to be gained, or it would do harm.
 ///
 /// # Safety
 /// The planner is simplifying `call`, of a STRICT function whose arguments it has simplified, for `root`, or for no query
@@ -25,7 +26,12 @@ pub unsafe fn before_the_scan(
         // The planner looks for subqueries in an expression after it has simplified it, and not again later, when it
         // has begun to work on relations.
         let query = (*root).parse;
-        if !(*root).simple_rel_array.is_null() || compares_expressions(query) || !reads_foreign_table(query) {
+        if !(*root).simple_rel_array.is_null()
+            || compares_expressions(query)
+            || !reads_foreign_table(query)
+            || has_exists(query)
+            || is_in_from((*query).rtable, (*call).funcid)
+        {
             return None;
         }
         (*query).hasSubLinks = true;
@@ -68,32 +74,95 @@ unsafe fn compares_expressions(query: *mut pg_sys::Query) -> bool {
 /// # Safety
 /// A query whose tables are locked.
 unsafe fn reads_foreign_table(query: *mut pg_sys::Query) -> bool {
-    // SAFETY: the caller's promise; a range table has entries of this type.
+    // SAFETY: the caller's promise; a range table has entries of this type, counted from 1.
     unsafe {
-        PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr().any(|entry| {
-            (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
-                && is_foreign((*entry).relid, (*entry).relkind as u8)
-        })
+        let written = match (*query).commandType {
+            pg_sys::CmdType::CMD_INSERT => (*query).resultRelation,
+            _ => 0,
+        };
+        PgList::<pg_sys::RangeTblEntry>::from_pg((*query).rtable).iter_ptr().zip(1..).any(
+            |(entry, number)| {
+                number != written
+                    && (*entry).rtekind == pg_sys::RTEKind::RTE_RELATION
+                    && is_foreign((*entry).relid, (*entry).relkind as u8)
+            },
+        )
     }
 }
 
-/// Whether a table, or one of its partitions, is a foreign table.
+/// Whether a table, or one of its partitions, is a foreign table. Partitions of partitions are not looked at, as one would
+/// have to wait for their locks.
 ///
 /// # Safety
-/// A relation that exists, and its kind.
+/// A relation that is locked, and its kind.
 unsafe fn is_foreign(relation: pg_sys::Oid, kind: u8) -> bool {
     if kind != pg_sys::RELKIND_PARTITIONED_TABLE {
         return kind == pg_sys::RELKIND_FOREIGN_TABLE;
     }
-    // SAFETY: the caller's promise; the planner locks partitions that it reads, so that the lock may as well be kept.
+    // SAFETY: the caller's promise.
     unsafe {
-        let opened = pg_sys::relation_open(relation, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+        let opened = pg_sys::relation_open(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
         let partitions = &*pg_sys::RelationGetPartitionDesc(opened, true);
         let count = partitions.nparts as usize;
         let oids = if count == 0 { &[][..] } else { std::slice::from_raw_parts(partitions.oids, count) };
-        let foreign = oids.iter().any(|&oid| is_foreign(oid, pg_sys::get_rel_relkind(oid) as u8));
+        let foreign =
+            oids.iter().any(|&oid| pg_sys::get_rel_relkind(oid) as u8 == pg_sys::RELKIND_FOREIGN_TABLE);
         pg_sys::relation_close(opened, pg_sys::NoLock as pg_sys::LOCKMODE);
         foreign
+    }
+}
+
+/// Whether the query has an EXISTS: the planner simplifies what is in there for the outer query, and would look in vain for
+/// subqueries of the inner one.
+///
+/// # Safety
+/// A query.
+unsafe fn has_exists(query: *mut pg_sys::Query) -> bool {
+    let flags = pg_sys::QTW_IGNORE_RT_SUBQUERIES | pg_sys::QTW_IGNORE_CTE_SUBQUERIES;
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*query).hasSubLinks && pg_sys::query_tree_walker(query, Some(is_exists), null_mut(), flags as c_int)
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn is_exists(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    // SAFETY: the walker passes nodes of the query; the tag tells a node's type.
+    unsafe {
+        if node.is_null() || is_a(node, pg_sys::NodeTag::T_Query) {
+            return false;
+        }
+        let exists = is_a(node, pg_sys::NodeTag::T_SubLink)
+            && (*node.cast::<pg_sys::SubLink>()).subLinkType == pg_sys::SubLinkType::EXISTS_SUBLINK;
+        exists || pg_sys::expression_tree_walker(node, Some(is_exists), context)
+    }
+}
+
+/// Whether a function in FROM has such a call among its arguments: with a subquery there, Postgres would not inline it.
+///
+/// # Safety
+/// A query's range table.
+unsafe fn is_in_from(entries: *mut pg_sys::List, function: pg_sys::Oid) -> bool {
+    let mut function = function;
+    // SAFETY: the caller's promise; the walker reads the context only.
+    unsafe {
+        PgList::<pg_sys::RangeTblEntry>::from_pg(entries).iter_ptr().any(|entry| {
+            (*entry).rtekind == pg_sys::RTEKind::RTE_FUNCTION
+                && is_call((*entry).functions.cast(), (&raw mut function).cast())
+        })
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn is_call(node: *mut pg_sys::Node, context: *mut c_void) -> bool {
+    // SAFETY: the walker passes nodes of the query, and the context that it was given.
+    unsafe {
+        if node.is_null() {
+            return false;
+        }
+        let found = is_a(node, pg_sys::NodeTag::T_FuncExpr)
+            && (*node.cast::<pg_sys::FuncExpr>()).funcid == *context.cast::<pg_sys::Oid>();
+        found || pg_sys::expression_tree_walker(node, Some(is_call), context)
     }
 }
 

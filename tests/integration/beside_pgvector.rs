@@ -125,6 +125,23 @@ fn in_schemas_of_their_own() {
     let search = "SELECT id FROM public.docs
                   ORDER BY embedding OPERATOR(public.<=>) other.embed('another text') LIMIT 1";
     assert_eq!(rows(&mut client, search), [["3"]]);
+    // Types and operators of the same names in its schema are not pgvector's.
+    client.batch_execute("DROP EXTENSION pg_embed_pgvector CASCADE; SET search_path = public").unwrap();
+    for object in [
+        "CREATE DOMAIN evil.vector AS bigint",
+        "CREATE TABLE evil.vector (x int)",
+        "CREATE FUNCTION evil.f(vector, vector) RETURNS float8 LANGUAGE sql RETURN 1;
+         CREATE OPERATOR evil.<=> (LEFTARG = vector, RIGHTARG = vector, FUNCTION = evil.f)",
+    ] {
+        client.batch_execute(&format!("CREATE SCHEMA evil; {object}")).unwrap();
+        let refusal = refused(&mut client, "CREATE EXTENSION pg_embed_pgvector SCHEMA evil");
+        assert!(
+            refusal.message.starts_with("schema evil hides the type") || refusal.sqlstate == "42883",
+            "{refusal:?}"
+        );
+        client.batch_execute("SET client_min_messages = warning; DROP SCHEMA evil CASCADE").unwrap();
+    }
+    client.batch_execute("CREATE EXTENSION pg_embed_pgvector SCHEMA other").unwrap();
     // Neither text nor a type of the same name is pgvector's.
     client
         .batch_execute(
