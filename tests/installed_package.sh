@@ -68,3 +68,7 @@ pg_ctlcluster "$version" main stop
 left=$(files | grep -v "^/var/lib/postgresql/$version/main/pg_embed" || true)
 [ -z "$left" ] || fail "left behind: $left"
 [ -z "$(dpkg --audit)" ] || fail "$(dpkg --audit)"
+
+echo "==> Not over what 'make install' has put there"
+mkdir -p "/usr/share/postgresql/$version/pg_embed/models"
+! dpkg -i ./postgresql-*.deb >refused 2>&1 && grep -q "make uninstall" refused || fail "$(cat refused)"
