@@ -26,7 +26,7 @@ from ivf_data import NEIGHBOURS, QUERIES, Data
 
 PARTS = {
     "real": "WordNet's glosses, embedded by the extension (about 8 minutes on two cores, once), with writes",
-    "filters": "the same, with conditions that 10 % and 0.1 % of the rows satisfy",
+    "filters": "the same, with conditions that 10 % and 0.1 % of the rows satisfy, and within a distance",
     "small-buffers": "the same, with shared_buffers an eighth of the table",
     "writers": "the same, 6 readers beside 2 writers",
     "synthetic": "the same as real, on --rows rows made from the real ones",
@@ -496,6 +496,35 @@ class Bench:
                 })
             self.report.table(f"A condition that {percent} of the rows satisfy ({int(mask.sum()):,} rows)", table)
 
+    def thresholds(self):
+        """A distance that fewer rows are below than are asked for."""
+        limit, below = 50, 23
+        table = []
+        for c in self.competitors:
+            # Without the index, so that these are the true ones.
+            sql(c.database, "ALTER TABLE queries ADD COLUMN IF NOT EXISTS r float8",
+                f"UPDATE queries q SET r = (SELECT t.v {self.operator} q.v FROM {c.table} t ORDER BY 1 OFFSET {below} LIMIT 1)",
+                settings="-c enable_indexscan=off")
+            vector, r = ("(SELECT v FROM queries WHERE id = :i)", "(SELECT r FROM queries WHERE id = :i)")
+            order = f"ORDER BY v {self.operator} {vector}"
+            bounded = f"SELECT id FROM {c.table} WHERE v {self.operator} {vector} < {r} {order}"
+            times = []
+            for query in [f"SELECT id FROM {c.table} {order} LIMIT {limit}", f"{bounded} LIMIT {limit}", bounded]:
+                script = f"\\set i random(0, {QUERIES - 1})\n{query};\n"
+                settings = c.settings(more=c.filtering)
+                rates = [self.rate(self.pgbench(c, script, "-c", "1", "--random-seed", str(turn), "-T",
+                                                str(self.arguments.seconds), settings=settings))
+                         for turn in range(self.arguments.rounds)]
+                times.append(1000 / statistics.median(rates))
+            statement = (f"SELECT sum((SELECT count(*) FROM (SELECT id FROM {c.table} t WHERE t.v {self.operator} q.v < q.r"
+                         f" ORDER BY t.v {self.operator} q.v LIMIT {limit}) s)) FROM queries q")
+            found = int(sql(c.database, statement, settings=c.settings(more=c.filtering)))
+            table.append({
+                "index": f"{c.name} {self.label(c)}", "ms without": figure(times[0]), "with": figure(times[1]),
+                "and no LIMIT": figure(times[2]), "recall": f"{found / (below * QUERIES):.3f}",
+            })
+        self.report.table(f"LIMIT {limit} within a distance that {below} rows are below", table)
+
     def small_buffers(self):
         """With a cache that holds an eighth of the table."""
         buffers = f"{max(1, self.data.rows.nbytes // 8 >> 20)}MB"
@@ -564,6 +593,7 @@ def main():
             bench.measure(thorough)
         if "filters" in parts:
             bench.filters()
+            bench.thresholds()
         if "small-buffers" in parts:
             bench.small_buffers()
         if thorough:
