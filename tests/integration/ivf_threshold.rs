@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::cluster::{Cluster, rows, value};
+use crate::cluster::{Cluster, rows, value, wait_until};
 use crate::ivf::{
     BY_SORTING, BY_WHOLE_INDEX, COSINE, Clusters, INNER_PRODUCT, L2, METRICS, make_index, make_table,
     plan_under, rows_under, text,
@@ -223,4 +223,29 @@ fn an_index_that_orders_by_estimates() {
     expected.sort();
     assert_eq!(found, expected);
     assert_eq!(found.len(), 100);
+}
+
+/// A row that was changed while its lock was waited for is held against both conditions again.
+#[test]
+fn rows_that_change_meanwhile() {
+    let (cluster, mut client, query) = clustered(500, L2, "");
+    let d = format!("v <-> '{query}'");
+    let r = nth(&mut client, &d, 1);
+    let sql = format!("SELECT id FROM t WHERE {d} < '{r}' ORDER BY {d} LIMIT 50 FOR UPDATE");
+    let nearest = rows_under(&mut client, BY_WHOLE_INDEX, &sql);
+    assert_eq!(nearest.len(), 1);
+    let id = nearest[0][0].clone();
+    for (change, expected) in
+        [("id = -1", vec![["-1"]]), ("v = l2_normalize(v) * array_fill(1000, ARRAY[32])::vector", vec![])]
+    {
+        let mut other = cluster.connect();
+        other.batch_execute(&format!("BEGIN; UPDATE t SET {change} WHERE id IN ({id}, -1)")).unwrap();
+        let (mut waiting, sql) = (cluster.connect(), sql.clone());
+        let waiter = std::thread::spawn(move || rows_under(&mut waiting, BY_WHOLE_INDEX, &sql));
+        wait_until("it waits", || {
+            value(&mut client, "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'") == "1"
+        });
+        other.batch_execute("COMMIT").unwrap();
+        assert_eq!(waiter.join().unwrap(), expected, "{change}");
+    }
 }
