@@ -133,9 +133,8 @@ fn wherever_it_is_written() {
             "SELECT id FROM (SELECT id, 1 - ({d}) AS similarity, {d} AS d FROM t) AS s WHERE similarity > 1 - '{r}'::float8 ORDER BY d"
         ),
         format!("SELECT id FROM parts WHERE {d} < '{r}' ORDER BY {d}"),
-        format!(
-            "SELECT n.id FROM queries, LATERAL (SELECT id FROM t WHERE v <=> q < r ORDER BY v <=> q LIMIT 50) AS n"
-        ),
+        "SELECT n.id FROM queries, LATERAL (SELECT id FROM t WHERE v <=> q < r ORDER BY v <=> q LIMIT 50) AS n"
+            .to_string(),
         format!(
             "SELECT id FROM t WHERE v <=> (SELECT q FROM queries LIMIT 1) < '{r}' ORDER BY v <=> (SELECT q FROM queries LIMIT 1)"
         ),
