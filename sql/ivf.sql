@@ -21,26 +21,30 @@ CREATE FUNCTION ivf_metric_cosine() RETURNS integer
     AS 'MODULE_PATHNAME', 'ivf_metric_cosine_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
 COMMENT ON FUNCTION ivf_metric_cosine() IS 'support function 1 of ivf operator classes: cosine distance';
 
--- What "distance < number" becomes in a scan that is ordered by that distance. Written by hand it is that condition.
+-- What the planner makes of "distance < number" for an index that is ordered by that distance. `checked` says that the
+-- condition itself is checked, too, so that there is nothing left to do here.
 
-CREATE TYPE vector_sphere AS (center vector, radius double precision);
-COMMENT ON TYPE vector_sphere IS 'the vectors within a distance of one';
+CREATE TYPE vector_sphere AS (center vector, radius double precision, checked boolean);
+COMMENT ON TYPE vector_sphere IS 'the vectors within a distance of one; for conditions of index scans';
 
 CREATE FUNCTION within_l2_distance(vector, vector_sphere) RETURNS boolean
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN $1 <-> ($2).center <= ($2).radius;
-COMMENT ON FUNCTION within_l2_distance(vector, vector_sphere) IS 'whether the Euclidean distance of a vector to a sphere''s center is at most its radius';
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN ($2).checked THEN true ELSE $1 <-> ($2).center <= ($2).radius END;
+COMMENT ON FUNCTION within_l2_distance(vector, vector_sphere) IS 'whether a vector is within a sphere, by Euclidean distance';
 CREATE OPERATOR <<->> (LEFTARG = vector, RIGHTARG = vector_sphere, FUNCTION = within_l2_distance);
 COMMENT ON OPERATOR <<->> (vector, vector_sphere) IS 'within a sphere, by Euclidean distance';
 
 CREATE FUNCTION within_negative_inner_product(vector, vector_sphere) RETURNS boolean
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN $1 <#> ($2).center <= ($2).radius;
-COMMENT ON FUNCTION within_negative_inner_product(vector, vector_sphere) IS 'whether the negative inner product of a vector and a sphere''s center is at most its radius';
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN ($2).checked THEN true ELSE $1 <#> ($2).center <= ($2).radius END;
+COMMENT ON FUNCTION within_negative_inner_product(vector, vector_sphere) IS 'whether a vector is within a sphere, by negative inner product';
 CREATE OPERATOR <<#>> (LEFTARG = vector, RIGHTARG = vector_sphere, FUNCTION = within_negative_inner_product);
 COMMENT ON OPERATOR <<#>> (vector, vector_sphere) IS 'within a sphere, by negative inner product';
 
 CREATE FUNCTION within_cosine_distance(vector, vector_sphere) RETURNS boolean
-    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE RETURN $1 <=> ($2).center <= ($2).radius;
-COMMENT ON FUNCTION within_cosine_distance(vector, vector_sphere) IS 'whether the cosine distance of a vector to a sphere''s center is at most its radius';
+    LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
+    RETURN CASE WHEN ($2).checked THEN true ELSE $1 <=> ($2).center <= ($2).radius END;
+COMMENT ON FUNCTION within_cosine_distance(vector, vector_sphere) IS 'whether a vector is within a sphere, by cosine distance';
 CREATE OPERATOR <<=>> (LEFTARG = vector, RIGHTARG = vector_sphere, FUNCTION = within_cosine_distance);
 COMMENT ON OPERATOR <<=>> (vector, vector_sphere) IS 'within a sphere, by cosine distance';
 

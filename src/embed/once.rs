@@ -29,7 +29,7 @@ pub unsafe fn before_the_scan(
         if !(*root).simple_rel_array.is_null()
             || compares_expressions(query)
             || !reads_foreign_table(query)
-            || has_exists(query)
+            || has_exists(root)
             || is_in_from((*query).rtable, (*call).funcid)
         {
             return None;
@@ -116,12 +116,14 @@ unsafe fn is_foreign(relation: pg_sys::Oid, kind: u8) -> bool {
 /// subqueries of the inner one.
 ///
 /// # Safety
-/// A query.
-unsafe fn has_exists(query: *mut pg_sys::Query) -> bool {
+/// The planner's, of a query whose expressions it is simplifying.
+unsafe fn has_exists(root: *mut pg_sys::PlannerInfo) -> bool {
     let flags = pg_sys::QTW_IGNORE_RT_SUBQUERIES | pg_sys::QTW_IGNORE_CTE_SUBQUERIES;
     // SAFETY: the caller's promise.
     unsafe {
-        (*query).hasSubLinks && pg_sys::query_tree_walker(query, Some(is_exists), null_mut(), flags as c_int)
+        pg_sys::query_tree_walker((*root).parse, Some(is_exists), null_mut(), flags as c_int)
+            // What the members of a UNION ALL select has moved there.
+            || is_exists((*root).append_rel_list.cast(), null_mut())
     }
 }
 

@@ -7,6 +7,7 @@ use ivf::store::PageStore;
 use pgrx::{pg_guard, pg_sys};
 
 use super::page::Pages;
+use super::threshold;
 use crate::guc::{self, IterativeScan};
 
 /// Looking at the 1-bit code of a row, in `cpu_operator_cost`s: design/ivf.md's goal of 10 ns, where a distance
@@ -64,15 +65,21 @@ pub unsafe extern "C-unwind" fn estimate(
         let page_costs = PageCosts::of((*(*path).indexinfo).reltablespace);
         *selectivity = generic.indexSelectivity;
         *index_pages = shape.pages;
-        if (*path).indexclauses.is_null() {
-            let everything = (*root).tuple_fraction <= 0.0;
-            let (startup, total) = shape.costs(&page_costs);
-            (*startup_cost, *total_cost) = (startup, if everything { total * WHOLE_RESULT } else { total });
-        } else {
-            // Within a distance, only rows of the probed lists come. A third of them, as the planner has it for "less than",
-            // would be nothing to search for: a distance has a lower end, so that this is a range.
+        let everything = (*root).tuple_fraction <= 0.0;
+        let bounded = !(*path).indexclauses.is_null();
+        if bounded && !everything && threshold::is_sure(path) {
+            // Within a distance, rows of the first lists come. A third of them, as the planner has it for "less than", would
+            // be nothing to search for: a distance has a lower end, so that this is a range.
             *selectivity = (*selectivity * shape.probed()).min(RANGE_SELECTIVITY);
             (*startup_cost, *total_cost) = shape.costs_of(&page_costs, *selectivity);
+        } else {
+            let (startup, total) = shape.costs(&page_costs);
+            (*startup_cost, *total_cost) = (startup, if everything { total * WHOLE_RESULT } else { total });
+            if bounded {
+                // Nobody knows how far it reaches. It is no dearer than the same scan without an end.
+                *selectivity = 1.0;
+                *total_cost *= 0.999;
+            }
         }
     }
 }

@@ -41,6 +41,8 @@ struct Started {
     scan: Scan,
     /// The distance of every row, if the query alone tells it.
     constant: Option<f64>,
+    /// The executor is to check the scan's conditions.
+    recheck_conditions: bool,
     /// The executor is to compute the distances, of which it gets bounds.
     recheck: bool,
     /// Computes them itself, for this query.
@@ -113,7 +115,7 @@ pub unsafe extern "C-unwind" fn get_tuple(
         };
         let Some(hit) = next.or_raise_for(index) else { return false };
         (*scan).xs_heaptid = to_pointer(hit.tid);
-        (*scan).xs_recheck = false;
+        (*scan).xs_recheck = started.recheck_conditions;
         // The distance to NULL is NULL.
         let distance = started.constant.or(hit.distance);
         (*scan).xs_recheckorderby = started.recheck && hit.distance.is_some();
@@ -201,42 +203,47 @@ unsafe fn distance_of_visible(
     }
 }
 
-/// The distance that no row is to exceed, by the conditions that [`super::threshold`] has added; -infinity if none can be
-/// met.
+/// The distance that no row is to exceed, by the scan's conditions, -infinity if they cannot be met; and whether they must be
+/// checked for each row, as those that [`super::threshold`] did not make.
 ///
 /// # Safety
-/// As for `amgettuple`; `query` is what the scan is ordered by.
-unsafe fn radius(scan: pg_sys::IndexScanDesc, query: &[f32]) -> Option<f64> {
-    let mut least: Option<f64> = None;
+/// As for `amgettuple`; `query` is what the scan is ordered by, if that has distances.
+unsafe fn conditions(scan: pg_sys::IndexScanDesc, query: Option<&[f32]>) -> (Option<f64>, bool) {
+    let (mut within, mut recheck): (Option<f64>, bool) = (None, false);
     // SAFETY: the caller's promise; a key is of the only kind of operators that this access method searches by, whose right
-    // argument has these two fields.
+    // argument has these three fields.
     unsafe {
         let keys = (0..(*scan).numberOfKeys as usize).map(|i| &*(*scan).keyData.add(i));
         for key in keys {
             if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
-                return Some(f64::NEG_INFINITY);
+                return (Some(f64::NEG_INFINITY), true);
             }
             let sphere = pg_sys::pg_detoast_datum(key.sk_argument.cast_mut_ptr()).cast();
-            let (mut no_center, mut no_radius) = (false, false);
-            let center = pg_sys::GetAttributeByNum(sphere, 1, &mut no_center);
-            let radius = pg_sys::GetAttributeByNum(sphere, 2, &mut no_radius);
-            if no_center || no_radius {
-                return Some(f64::NEG_INFINITY);
+            let field = |number| {
+                let mut is_null = false;
+                let datum = pg_sys::GetAttributeByNum(sphere, number, &mut is_null);
+                (!is_null).then_some(datum)
+            };
+            recheck |= !field(3).is_some_and(|checked| checked.value() != 0);
+            let (Some(center), Some(radius)) = (field(1), field(2)) else {
+                return (Some(f64::NEG_INFINITY), true);
+            };
+            // Two parameters that the planner could not compare may differ.
+            if query.is_some_and(|query| Vector::detoast(center)[..] == *query) {
+                let radius = widened(f64::from_bits(radius.value() as u64));
+                // NaN is above every number for Postgres, and no bound here.
+                within = Some(within.map_or(radius, |within| within.min(radius)));
             }
-            // Two parameters that the planner could not compare.
-            if Vector::detoast(center)[..] != *query {
-                continue;
-            }
-            let radius = widened(f64::from_bits(radius.value() as u64));
-            // NaN is above every number for Postgres, and no bound here.
-            least = Some(least.map_or(radius, |least| least.min(radius)));
         }
     }
-    least
+    (within, recheck)
 }
 
 /// A number that `radius` cannot be above however what it was computed from was rounded: see [`super::threshold`].
 fn widened(radius: f64) -> f64 {
+    if radius.is_infinite() {
+        return radius;
+    }
     radius + 4.0 * f64::EPSILON * (radius.abs() + super::threshold::LARGEST_CONSTANT)
 }
 
@@ -271,10 +278,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
         let constant = query.as_deref().and_then(|query| constant_distance(metric, query));
         let query = query.filter(|_| constant.is_none());
         let order = options::Options::of(index).order(is_on_expression(index));
-        let within = match &query {
-            Some(query) => radius(scan, query),
-            None => None,
-        };
+        let (within, recheck_conditions) = conditions(scan, query.as_deref());
         let options = Options {
             within,
             probes: guc::probes(),
@@ -293,7 +297,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
             _ => None,
         };
         let scan = Scan::new(opened, query.as_deref(), options);
-        Ok(Started { scan, constant, recheck: by_bounds && reorder.is_none(), reorder })
+        Ok(Started { scan, constant, recheck_conditions, recheck: by_bounds && reorder.is_none(), reorder })
     }
 }
 

@@ -1,8 +1,8 @@
 //! `WHERE distance < number ORDER BY distance`: a scan need not go on beyond the number.
 //!
 //! Postgres offers an index conditions of the form "column operator value", and this is none of them. So the planner's hook
-//! adds one to the paths that are ordered by the distance: `column <<=>> ROW(vector, number)`, "within this sphere". The
-//! condition that was written stays as a filter, and what the index makes of the other can only leave out rows that the
+//! adds one to the paths that are ordered by the distance: `column <<=>> ROW(vector, number, true)`, "within this sphere".
+//! The condition that was written stays as a filter, and what the index makes of the other can only leave out rows that the
 //! filter would.
 
 use std::ffi::{c_char, c_int};
@@ -45,7 +45,7 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
         if let Some(previous) = PREVIOUS {
             pg_sys::ffi::pg_guard_ffi_boundary(|| previous(root, table, number, entry));
         }
-        if (*table).baserestrictinfo.is_null() || (*table).indexlist.is_null() {
+        if (*table).baserestrictinfo.is_null() || (*table).indexlist.is_null() || !is_wanted((*root).parse) {
             return;
         }
         let paths: Vec<*mut pg_sys::IndexPath> = PgList::<pg_sys::Path>::from_pg((*table).pathlist)
@@ -59,6 +59,45 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
                 pg_sys::add_path(table, bounded.cast());
             }
         }
+    }
+}
+
+/// Whether it is `ORDER BY` that wants the order. What comes from further lists is not in it, which who groups rows would not
+/// bear; and who counts wants all of them.
+///
+/// # Safety
+/// A query.
+unsafe fn is_wanted(query: *const pg_sys::Query) -> bool {
+    // SAFETY: the caller's promise.
+    let query = unsafe { &*query };
+    !(query.hasAggs || query.hasWindowFuncs)
+        && query.groupClause.is_null()
+        && query.groupingSets.is_null()
+        && query.distinctClause.is_null()
+}
+
+/// Whether the conditions that were added are known to be of the distance that the path is ordered by. Two parameters may
+/// turn out to be different.
+///
+/// # Safety
+/// A path with such conditions.
+pub unsafe fn is_sure(path: *const pg_sys::IndexPath) -> bool {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let Some(order) = PgList::<pg_sys::OpExpr>::from_pg((*path).indexorderbys).get_ptr(0) else {
+            return false;
+        };
+        let Some((_, query)) = sides(order) else { return false };
+        PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses).iter_ptr().all(|clause| {
+            let quals = PgList::<pg_sys::RestrictInfo>::from_pg((*clause).indexquals);
+            let sphere = quals.get_ptr(0).and_then(|qual| sides((*qual).clause.cast()));
+            sphere.is_some_and(|(_, row)| {
+                is_a(row, pg_sys::NodeTag::T_RowExpr)
+                    && PgList::<pg_sys::Node>::from_pg((*row.cast::<pg_sys::RowExpr>()).args)
+                        .get_ptr(0)
+                        .is_some_and(|center| pg_sys::equal(center.cast(), query.cast()))
+            })
+        })
     }
 }
 
@@ -92,6 +131,9 @@ unsafe fn bounded(
         let order = PgList::<pg_sys::OpExpr>::from_pg((*path).indexorderbys).get_ptr(0)?;
         let distance = Distance { index, operator: (*order).opno, query: sides(order)?.1 };
         let (within, sphere) = within_operator(*(*index).opfamily)?;
+        if !may_execute(pg_sys::get_opcode(within)) {
+            return None;
+        }
         let mut clauses = PgList::<pg_sys::IndexClause>::new();
         for condition in PgList::<pg_sys::RestrictInfo>::from_pg((*table).baserestrictinfo).iter_ptr() {
             let Some((operand, center, radius)) = distance.bound((*condition).clause.cast()) else {
@@ -101,6 +143,7 @@ unsafe fn bounded(
             let mut fields = PgList::<pg_sys::Node>::new();
             fields.push(center);
             fields.push(radius);
+            fields.push(pg_sys::makeBoolConst(true, false));
             row.args = fields.into_pg();
             row.row_typeid = sphere;
             row.row_format = pg_sys::CoercionForm::COERCE_EXPLICIT_CAST;
@@ -325,6 +368,20 @@ unsafe fn within_operator(family: pg_sys::Oid) -> Option<(pg_sys::Oid, pg_sys::O
         });
     }
     found
+}
+
+/// Whether the user may call a function: the executor asks before it prepares the condition.
+fn may_execute(function: pg_sys::Oid) -> bool {
+    let right = pg_sys::ACL_EXECUTE as pg_sys::AclMode;
+    // SAFETY: asks the catalog about a function that exists.
+    unsafe {
+        let user = pg_sys::GetUserId();
+        #[cfg(feature = "pg15")]
+        let result = pg_sys::pg_proc_aclcheck(function, user, right);
+        #[cfg(not(feature = "pg15"))]
+        let result = pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, user, right);
+        result == pg_sys::AclResult::ACLCHECK_OK
+    }
 }
 
 /// A condition that follows from `source`.

@@ -189,24 +189,65 @@ fn the_scan_ends_there() {
     let (_cluster, mut client, query) = clustered(20_000, L2, "lists = 100");
     let d = format!("v <-> '{query}'");
     let r = nth(&mut client, &d, 23);
-    for rest in ["LIMIT 50", ""] {
-        let sql = format!("SELECT id FROM t WHERE {d} < '{r}' ORDER BY {d} {rest}");
-        let plan = rows(&mut client, &format!("EXPLAIN (ANALYZE, TIMING off, SUMMARY off) {sql}"))
-            .concat()
-            .join("\n");
-        assert!(plan.contains("Index Scan using i on t"), "{plan}");
-        // Codes are exact to some rows.
-        let removed = plan
-            .split("Rows Removed by Filter: ")
-            .nth(1)
-            .map_or(0, |rest| rest.lines().next().unwrap().trim().parse::<usize>().unwrap());
-        assert!(removed < 60, "{plan}");
-        let found = rows(&mut client, &sql).len();
-        assert!((20..=23).contains(&found), "{found}");
+    let sql = format!("SELECT id FROM t WHERE {d} < '{r}' ORDER BY {d} LIMIT 50");
+    let plan =
+        rows(&mut client, &format!("EXPLAIN (ANALYZE, TIMING off, SUMMARY off) {sql}")).concat().join("\n");
+    assert!(plan.contains("Index Scan using i on t"), "{plan}");
+    // Codes are exact to some rows.
+    let removed = plan
+        .split("Rows Removed by Filter: ")
+        .nth(1)
+        .map_or(0, |rest| rest.lines().next().unwrap().trim().parse::<usize>().unwrap());
+    assert!(removed < 60, "{plan}");
+    let found = rows(&mut client, &sql).len();
+    assert!((20..=23).contains(&found), "{found}");
+    // Who wants all of them gets all, sorted; who groups or counts them, too.
+    for sql in [
+        format!("SELECT id FROM t WHERE {d} < '{r}' ORDER BY {d}"),
+        format!("SELECT {d} FROM t WHERE {d} < '{r}' GROUP BY 1 ORDER BY 1 LIMIT 50"),
+        format!("SELECT DISTINCT {d} FROM t WHERE {d} < '{r}' ORDER BY 1 LIMIT 50"),
+        format!("SELECT rank() OVER (ORDER BY {d}), count(*) OVER () FROM t WHERE {d} < '{r}' LIMIT 50"),
+        format!("SELECT unnest(array_agg(id ORDER BY {d})) FROM t WHERE {d} < '{r}'"),
+    ] {
+        let plan = rows(&mut client, &format!("EXPLAIN {sql}")).concat().join("\n");
+        assert!(!plan.contains("<<->>"), "{plan}");
+        assert_eq!(rows(&mut client, &sql).len(), 23, "{sql}");
     }
+    // A condition that few rows meet beside a number that many do: the scan goes on to where they are.
+    let far = nth(&mut client, &d, 19_000);
+    let rare = format!("SELECT id FROM t WHERE id % 1000 = 0 AND {d} < '{far}' ORDER BY {d} LIMIT 10");
+    assert!(plan_under(&mut client, "SET LOCAL enable_seqscan = off", &rare).contains("<<->>"));
+    assert_eq!(rows_under(&mut client, "SET LOCAL enable_seqscan = off", &rare).len(), 10);
     // A sum of what is there is exact, and reads the table.
     let count = format!("SELECT count(*) FROM t WHERE {d} < '{r}'");
     assert_eq!(value(&mut client, &count), "23");
+}
+
+/// Written by hand, which nobody need do, the sphere is a condition like others, whatever the order.
+#[test]
+fn a_sphere_written_by_hand() {
+    let (_cluster, mut client, query) = clustered(2_000, COSINE, "");
+    let r = nth(&mut client, &format!("v <=> '{query}'"), 23);
+    for center in [format!("'{query}'::vector"), format!("(SELECT '{query}'::vector)")] {
+        for order in [format!("v <=> '{query}'"), "v <=> (SELECT v FROM t WHERE id = 5)".to_string()] {
+            for checked in ["NULL", "false"] {
+                let sphere = format!("ROW({center}, '{r}'::float8, {checked})::vector_sphere");
+                let sql = format!("SELECT id FROM t WHERE v <<=>> {sphere} ORDER BY {order}");
+                assert_eq!(assert_alike(&mut client, &sql), 24, "{sql}");
+            }
+        }
+    }
+    let none = "SELECT id FROM t WHERE v <<=>> (SELECT NULL::vector_sphere) ORDER BY v <=> (SELECT v FROM t WHERE id = 5)";
+    assert_eq!(assert_alike(&mut client, none), 0);
+    // Who may not call the function need not.
+    client
+        .batch_execute(
+            "REVOKE EXECUTE ON FUNCTION within_cosine_distance(vector, vector_sphere) FROM PUBLIC;
+             CREATE ROLE other; GRANT SELECT ON t TO other; SET ROLE other",
+        )
+        .unwrap();
+    let sql = format!("SELECT id FROM t WHERE v <=> '{query}' < '{r}' ORDER BY v <=> '{query}' LIMIT 50");
+    assert_eq!(assert_alike(&mut client, &sql), 23);
 }
 
 #[test]

@@ -22,8 +22,8 @@ pub struct Options {
     /// Lists to scan at most, in all, unless `probes` is greater.
     pub max_probes: usize,
     pub order: Order,
-    /// Rows that are proved to be farther away than this are left out, and where there was one, no further lists are read:
-    /// the answer is what the probed lists hold within this distance.
+    /// Rows that are farther away than this by their bounds are left out, and no further lists are read after some that had
+    /// no other rows. As always, the bounds of the sign bits hold for most rows only, if not all lists are read.
     pub within: Option<f64>,
     /// Bytes for the rows that have been seen and not returned. If they do not fit, lists are read more than once.
     pub memory: usize,
@@ -93,8 +93,10 @@ pub struct Scan {
     /// How many to take next.
     wanted: usize,
     collected: Collected,
-    /// A row was left out as too far away.
+    /// A row of the batch was left out as too far away.
     passed: bool,
+    /// One was returned.
+    returned: bool,
     statistics: Statistics,
 }
 
@@ -123,6 +125,7 @@ impl Scan {
             wanted: FIRST_SKETCHES,
             collected: Collected { shortlist, candidates: Vec::new(), signs: Vec::new() },
             passed: false,
+            returned: false,
             statistics: Statistics::default(),
         }
     }
@@ -147,6 +150,7 @@ impl Scan {
                 && bound.is_none_or(|bound| key.total_cmp(&bound).is_le())
             {
                 self.candidates.pop();
+                self.returned = true;
                 let distance = self.query.as_ref().map(|_| self.index.space.metric().distance(key));
                 return Ok(Some(Hit { tid, distance }));
             }
@@ -199,9 +203,10 @@ impl Scan {
     /// Chooses the next batch of lists; false if there are no more to read.
     fn probe<S: PageStore>(&mut self, store: &S) -> Result<bool, S::Error> {
         // An index that knows no dimensions had no rows when it was opened.
-        if self.passed || !self.index.knows_dimensions() {
+        if self.passed && !self.returned || !self.index.knows_dimensions() {
             return Ok(false);
         }
+        (self.passed, self.returned) = (false, false);
         let Some(query) = &self.query else {
             // A NULL query has no nearest lists.
             if self.probed > 0 {

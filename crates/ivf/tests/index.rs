@@ -438,7 +438,7 @@ fn an_iterative_scan_returns_every_row_once_within_max_probes() {
 }
 
 #[test]
-fn within_a_distance_nothing_of_the_probed_lists_is_missing_and_no_more_are_read() {
+fn within_a_distance_nothing_of_the_probed_lists_is_missing_and_the_scan_ends() {
     for metric in METRICS {
         let all = Numbers::new(21).clustered(3000, 24, 40);
         let table = Table::build(&all, 24, metric, 4, 30);
@@ -463,9 +463,10 @@ fn within_a_distance_nothing_of_the_probed_lists_is_missing_and_no_more_are_read
                     let known = exact.iter().take_while(|&&distance| distance <= within).count();
                     assert_eq!(whole[..known], exact[..known], "{metric:?} {order:?} {at}");
                     assert!(whole.len() < exact.len() / 2, "{} of {}", whole.len(), exact.len());
-                    // What is there of them in two lists, and nothing of a third, unless all of those two is within.
+                    // Two lists at a time, until two have nothing.
                     let (some, read) = seen(2, Some(within));
-                    assert!(some.len() <= whole.len() && (read == 2 || at > 5), "{read} {at}");
+                    assert!(some.len() <= whole.len() && read >= 2, "{read}");
+                    assert!(read < lists || at > 50, "{read} {at}");
                 }
                 // No distance is below the least, and every one is below infinity and, as Postgres orders, NaN.
                 assert_eq!(seen(2, Some(exact[0] - 10.0)), (vec![], 2));
