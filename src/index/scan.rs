@@ -224,7 +224,7 @@ unsafe fn conditions(scan: pg_sys::IndexScanDesc, query: Option<&[f32]>) -> (Opt
                 let datum = pg_sys::GetAttributeByNum(sphere, number, &mut is_null);
                 (!is_null).then_some(datum)
             };
-            recheck |= !field(3).is_some_and(|checked| checked.value() != 0);
+            recheck |= field(3).is_none_or(|checked| checked.value() == 0);
             let (Some(center), Some(radius)) = (field(1), field(2)) else {
                 return (Some(f64::NEG_INFINITY), true);
             };
