@@ -134,6 +134,6 @@ FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_embed')
   AND obj_description(objid, classid::regclass::name) IS NULL
-  AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type vector[]'
+  AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type vector%[]'
 ORDER BY 1;
 DROP TABLE texts;

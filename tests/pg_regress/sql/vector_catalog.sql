@@ -8,7 +8,7 @@ WHERE refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_embed') AND d
     AND obj_description(objid, classid::regclass::name) IS NULL
     AND pg_describe_object(classid, objid, objsubid) ~ 'vector'
     -- Since PostgreSQL 18 a type's array is a member, too.
-    AND pg_describe_object(classid, objid, objsubid) <> 'type vector[]' ORDER BY 1;
+    AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type vector%[]' ORDER BY 1;
 
 -- Beside another type of the same name, moved to another schema, and without any search_path.
 CREATE SCHEMA elsewhere;
