@@ -43,12 +43,6 @@ impl Backend {
         Duration::from_millis(ticks * 1000 / per_second)
     }
 
-    /// Neither gone, nor a zombie that its parent has not waited for.
-    pub fn is_running(&self) -> bool {
-        let stat = fs::read_to_string(self.proc("stat")).unwrap_or_default();
-        stat.rsplit_once(") ").is_some_and(|(_, fields)| !fields.starts_with(['Z', 'X']))
-    }
-
     /// The parallel workers that help with its statement now.
     pub fn workers(&self) -> Vec<Backend> {
         let title = format!("parallel worker for PID {}", self.pid);
