@@ -26,7 +26,7 @@ from ivf_data import NEIGHBOURS, QUERIES, Data
 
 PARTS = {
     "real": "WordNet's glosses, embedded by the extension (about 8 minutes on two cores, once), with writes",
-    "filters": "the same, with conditions that 10 % and 0.1 % of the rows satisfy, and within a distance",
+    "filters": "the same, with conditions that half to 0.01 % of the rows satisfy, and within a distance",
     "small-buffers": "the same, with shared_buffers an eighth of the table",
     "writers": "the same, 6 readers beside 2 writers",
     "synthetic": "the same as real, on --rows rows made from the real ones",
@@ -91,6 +91,7 @@ class Competitor:
     database: str
     filtering: str = ""  # settings that its documentation recommends for queries with a condition
     with_options: str = ""
+    column: str = ""  # beside the vector
     value: int = 0  # of the knob, for TARGET_RECALL
     largest: int = 1  # value that the knob can take
     recalls: dict = dataclasses.field(default_factory=dict)  # by the knob's value
@@ -98,11 +99,11 @@ class Competitor:
 
     @property
     def table(self) -> str:
-        return f"{self.name}_rows"
+        return f"{self.name}{self.column}_rows"
 
     @property
     def index(self) -> str:
-        return f"{self.name}_index"
+        return f"{self.name}{self.column}_index"
 
     def settings(self, value: int | None = None, more: str = "") -> str:
         return f"-c enable_seqscan=off -c {self.knob}={self.value if value is None else value} {more}"
@@ -252,7 +253,8 @@ class Bench:
         options = c.with_options.format(threads=max(1, workers))
         options = f" WITH ({options})" if options else ""
         operators = "vector_cosine_ops" if self.data.metric == "cosine" else "vector_l2_ops"
-        return seconds(c.database, f"CREATE INDEX {c.index} ON {c.table} USING {c.name} (v {operators}){options}",
+        columns = f"v {operators}, {c.column}" if c.column else f"v {operators}"
+        return seconds(c.database, f"CREATE INDEX {c.index} ON {c.table} USING {c.name} ({columns}){options}",
                        "SET maintenance_work_mem = '2GB'", f"SET max_parallel_maintenance_workers = {workers}")
 
     def build_time(self, c: Competitor, workers: int) -> float:
@@ -321,14 +323,14 @@ class Bench:
             "-T", str(self.arguments.seconds), settings=settings))
 
     def rounds(self, *clients: int, condition: str = "") -> dict[tuple[str, int], list[float]]:
-        """Queries per second by competitor and number of clients, each competitor in turn in every round."""
+        """Queries per second by index and number of clients, each competitor in turn in every round."""
         rates = {}
         for turn in range(self.arguments.rounds):
             for c in self.competitors:
                 for number in clients:
                     settings = c.settings(more=c.filtering if condition else "")
                     rate = self.search(c, number, turn, condition, settings)
-                    rates.setdefault((c.name, number), []).append(rate)
+                    rates.setdefault((c.index, number), []).append(rate)
         return rates
 
     def prewarm(self):
@@ -402,7 +404,7 @@ class Bench:
         self.report.line(f"\nivf.probes = 0 (automatic): recall {self.data.recall(answers, self.data.truth):.3f}")
         table = []
         for c in self.competitors:
-            one, two = rates[c.name, 1], rates[c.name, 2]
+            one, two = rates[c.index, 1], rates[c.index, 2]
             c.found["rate"] = statistics.median(one)
             table.append({
                 "index": f"{c.name} {self.label(c)}", "knob": c.value,
@@ -478,9 +480,26 @@ class Bench:
         self.report.table("A tenth deleted, vacuumed, and inserted again; commits do not wait for the disk", table)
 
     def filters(self):
-        """Conditions that few rows satisfy, which no other index serves."""
-        for percent, condition, mask in [("10 %", "WHERE f < 100", self.data.selector < 100),
-                                         ("0.1 %", "WHERE f = 0", self.data.selector == 0)]:
+        """Conditions that few rows satisfy, also with their column in the index of ivf."""
+        plain = self.competitors[0]
+        ours = dataclasses.replace(plain, column="f", value=0, recalls={})  # 0: the default
+        sql(ours.database, f"DROP TABLE IF EXISTS {ours.table}",
+            f"CREATE TABLE {ours.table} (LIKE {plain.table})", f"INSERT INTO {ours.table} SELECT * FROM {plain.table}",
+            f"VACUUM (ANALYZE) {ours.table}")
+        times = {c.column: [] for c in (plain, ours)}
+        for _ in range(3):
+            for c in (plain, ours):
+                times[c.column].append(self.build(c, WORKERS))
+        self.competitors.insert(1, ours)
+        self.prewarm()
+        rates = self.rounds(1)
+        self.report.table("A column in the index, and no condition on it", [{
+            "index": f"ivf (v{', f' if c.column else ''})", "build (s)": figure(statistics.median(times[c.column])),
+            "bytes a row": figure(int(sql(c.database, f"SELECT pg_relation_size('{c.index}')")) / len(self.data.rows)),
+            "ms": f"{1000 / statistics.median(rates[c.index, 1]):.3f}",
+        } for c in (plain, ours)])
+        for percent, most in [("50 %", 5000), ("10 %", 1000), ("1 %", 100), ("0.1 %", 10), ("0.01 %", 1)]:
+            condition, mask = f"WHERE f < {most}", self.data.selector < most
             if not mask.any():
                 continue
             table = []
@@ -489,12 +508,13 @@ class Bench:
             for c in self.competitors:
                 answers = self.answers(c, c.settings(more=c.filtering), condition)
                 table.append({
-                    "index": f"{c.name} {self.label(c)}", "knob": c.value, "settings": c.filtering[3:],
-                    "rows of 10": figure(statistics.mean(map(len, answers))),
+                    "index": f"{c.name}{' (v, f)' if c.column else ''} {self.label(c)}", "knob": c.value,
+                    "settings": c.filtering[3:], "rows of 10": figure(statistics.mean(map(len, answers))),
                     "recall": f"{self.data.recall(answers, farthest, int(mask.sum())):.3f}",
-                    "ms": figure(1000 / statistics.median(rates[c.name, 1])),
+                    "ms": figure(1000 / statistics.median(rates[c.index, 1])),
                 })
             self.report.table(f"A condition that {percent} of the rows satisfy ({int(mask.sum()):,} rows)", table)
+        self.competitors.remove(ours)
 
     def thresholds(self):
         """A distance that fewer rows are below than are asked for."""
@@ -534,8 +554,8 @@ class Bench:
             self.answers(c, c.settings())  # into the operating system's cache
         rates = self.rounds(1, 2)
         self.report.table(f"shared_buffers {buffers}: the files are in the operating system's cache", [
-            {"index": f"{c.name} {self.label(c)}", "queries/s": figure(statistics.median(rates[c.name, 1])),
-             "2 clients": figure(statistics.median(rates[c.name, 2]))} for c in self.competitors])
+            {"index": f"{c.name} {self.label(c)}", "queries/s": figure(statistics.median(rates[c.index, 1])),
+             "2 clients": figure(statistics.median(rates[c.index, 2]))} for c in self.competitors])
         sql("postgres", f"ALTER SYSTEM SET shared_buffers = '{self.buffers}'")
         restart()
         self.prewarm()

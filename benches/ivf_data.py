@@ -35,8 +35,8 @@ class Data:
 
     @functools.cached_property
     def selector(self) -> numpy.ndarray:
-        """A number from 0 to 999 for each row, independent of its vector: what filters choose by."""
-        return numpy.random.default_rng(7).integers(0, 1000, len(self.rows))
+        """A number from 0 to 9999 for each row, independent of its vector: what filters choose by."""
+        return numpy.random.default_rng(7).integers(0, 10_000, len(self.rows))
 
     def distances(self, query: int, ids: list[int]) -> numpy.ndarray:
         rows = self.rows[ids].astype(numpy.float64)
