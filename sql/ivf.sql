@@ -77,15 +77,18 @@ COMMENT ON OPERATOR CLASS vector_cosine_ops USING ivf IS 'nearest by cosine dist
 CREATE FUNCTION ivf_info(
     index regclass, OUT metric text, OUT dimensions integer, OUT bits integer, OUT lists integer, OUT "rows" bigint,
     OUT longest_list bigint, OUT empty_lists bigint, OUT imbalance double precision, OUT bytes bigint,
-    OUT free_bytes bigint, OUT trained_rows bigint, OUT trained_at timestamptz, OUT automatic_probes integer
+    OUT free_bytes bigint, OUT trained_rows bigint, OUT trained_at timestamptz, OUT automatic_probes integer,
+    OUT columns text[]
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'ivf_info_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION ivf_info(regclass) IS 'what an ivf index is like: lists, rows, size, training';
 
-CREATE FUNCTION ivf_check(index regclass) RETURNS SETOF text
+CREATE FUNCTION ivf_check(index regclass, heapallindexed boolean DEFAULT false) RETURNS SETOF text
     AS 'MODULE_PATHNAME', 'ivf_check_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 1;
-COMMENT ON FUNCTION ivf_check(regclass) IS 'what is wrong with an ivf index, one row a problem; for the owner of its table, whose vacuum waits';
+COMMENT ON FUNCTION ivf_check(regclass, boolean) IS 'what is wrong with an ivf index, one row a problem; for the owner of its table, whose vacuum waits';
 
-CREATE FUNCTION ivf_recall(index regclass, k integer DEFAULT 10, sample integer DEFAULT 100) RETURNS double precision
-    AS 'MODULE_PATHNAME', 'ivf_recall_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
-COMMENT ON FUNCTION ivf_recall(regclass, integer, integer) IS 'recall of the first k rows with the current settings, measured on sampled rows against an exact scan';
+CREATE FUNCTION ivf_recall(
+    index regclass, k integer DEFAULT 10, sample integer DEFAULT 100, condition text DEFAULT NULL
+) RETURNS double precision
+    AS 'MODULE_PATHNAME', 'ivf_recall_wrapper' LANGUAGE C VOLATILE PARALLEL UNSAFE;
+COMMENT ON FUNCTION ivf_recall(regclass, integer, integer, text) IS 'recall of the first k rows with the current settings, measured on sampled rows against an exact scan; of the rows that satisfy a condition';

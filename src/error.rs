@@ -81,6 +81,21 @@ pub enum IvfError {
     },
     /// The operator class's support function does not tell a metric.
     NoMetric,
+    /// A column that is no vector comes first, or one that is does not.
+    VectorNotFirst,
+    /// The operator class of a column beside the vector has no hash, and its type no order.
+    NoNumber,
+    TooManyColumns,
+    /// What is said to be a condition is something else.
+    NotAnExpression,
+    /// Queries would run expressions of the owner's with the rights of another user.
+    NotTheOwner {
+        name: String,
+    },
+    /// A query is answered without the index that it is about.
+    NotUsed {
+        name: String,
+    },
     NoOrder,
     NotMvcc,
     NotAnIndex {
@@ -356,6 +371,35 @@ fn ivf_report(error: IvfError) -> ErrorReport {
             Code::ERRCODE_INVALID_OBJECT_DEFINITION,
             "support function 1 of the operator class does not tell a metric of access method ivf",
         ),
+        E::VectorNotFirst => report(
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            "an ivf index has one vector, which is its first column",
+        )
+        .set_hint("Name the vector first: USING ivf (embedding vector_cosine_ops, tenant_id)."),
+        E::NoNumber => report(
+            Code::ERRCODE_INVALID_OBJECT_DEFINITION,
+            "operator class of access method ivf is for a type without order and has no support function 2",
+        ),
+        E::TooManyColumns => report(
+            Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+            format!(
+                "an ivf index cannot have more than {} columns beside the vector",
+                ivf::columns::MAX_COLUMNS
+            ),
+        ),
+        E::NotAnExpression => report(Code::ERRCODE_SYNTAX_ERROR, "the condition is not an expression")
+            .set_hint("Give what follows WHERE, such as 'tenant_id = 7'."),
+        E::NotUsed { name } => report(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("queries with this condition do not use index \"{name}\""),
+        )
+        .set_hint("Another index may serve them, or the condition may make a join."),
+        E::NotTheOwner { name } => report(
+            Code::ERRCODE_INSUFFICIENT_PRIVILEGE,
+            format!("only the table's owner can measure index \"{name}\" under a condition"),
+        )
+        .set_detail("Queries hold the index's own expressions.")
+        .set_hint("SET ROLE to the owner."),
         E::NoOrder => report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "cannot scan ivf index without order"),
         E::NotMvcc => {
             report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "non-MVCC snapshots are not supported with ivf")

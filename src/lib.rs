@@ -18,6 +18,7 @@ extension_sql_file!("../sql/alone.sql", name = "alone");
 extension_sql_file!("../sql/vector.sql", name = "vector", requires = ["alone"]);
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["vector"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
+extension_sql_file!("../sql/ivf_columns.sql", name = "ivf_columns", requires = ["ivf"]);
 
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

@@ -10,6 +10,7 @@ use ivf::store::IndexError;
 use pgrx::pg_sys::ForkNumber::{self, INIT_FORKNUM, MAIN_FORKNUM};
 use pgrx::{pg_guard, pg_sys};
 
+use super::columns::IndexColumns;
 use super::page::{NewFork, Pages};
 use super::parallel;
 use super::rows::{Share, Source};
@@ -100,6 +101,7 @@ unsafe fn prepare(source: &Source) -> Result<Option<(build::Options, Vec<f32>)>,
     // SAFETY: the caller's promise.
     unsafe {
         let memory = maintenance_work_mem() as usize * 1024;
+        let columns = IndexColumns::of(source.index)?.stored();
         let declared = declared_dimensions(source.index);
         if let Some(dims) = declared {
             check_limit(dims)?;
@@ -114,7 +116,8 @@ unsafe fn prepare(source: &Source) -> Result<Option<(build::Options, Vec<f32>)>,
         let rows = survey.rows_of_table();
         let options = options::Options::of(source.index);
         let lists = options.lists.unwrap_or_else(|| build::default_lists(rows));
-        let options = build::Options { dims, bits: options.bits, metric: metric_of(source.index)?, lists };
+        let metric = metric_of(source.index)?;
+        let options = build::Options { dims, bits: options.bits, metric, columns, lists };
         let wanted = build::sample_rows(&options, rows, memory)
             .map_err(|needed| IvfError::Memory { needed, available: memory })?;
         if survey.has_whole_table() && survey.rows <= wanted as u64 {
@@ -214,6 +217,9 @@ pub unsafe fn encode(
     sort: &mut Sort,
 ) -> Counts {
     let dims = trained.options().dims;
+    // SAFETY: the caller's promise.
+    let columns = unsafe { IndexColumns::of(source.index).or_raise() };
+    let mut numbers = Vec::new();
     let mut encoder = Encoder::new(trained, memory as usize * 1024);
     let mut indexed = 0;
     let mut drain = |encoder: &mut Encoder| {
@@ -228,7 +234,8 @@ pub unsafe fn encode(
         source.for_each(share, |row| {
             let vector = row.vector();
             check_dimensions(dims, vector.len()).or_raise();
-            encoder.push(row.tid, &vector);
+            row.read(&columns, &mut numbers);
+            encoder.push(row.tid, &vector, &numbers).or_raise_for(source.index);
             if encoder.is_full() {
                 drain(&mut encoder);
             }
@@ -289,6 +296,7 @@ pub unsafe extern "C-unwind" fn build_empty(index: pg_sys::Relation) {
             dims: built.geometry.dims,
             bits: built.geometry.bits,
             metric: built.space.metric(),
+            columns: built.geometry.columns,
             lists: 1,
         };
         let trained = Trained::train(&options, Vec::new(), &mut check_interrupts).or_raise_for(index);
@@ -305,7 +313,8 @@ unsafe fn write_without_dimensions(index: pg_sys::Relation, fork: ForkNumber::Ty
     unsafe {
         let bits = options::Options::of(index).bits;
         let mut fork = NewFork::of(index, fork);
-        build::write_without_dimensions(&mut fork, metric_of(index)?, bits).or_raise_for(index);
+        let columns = IndexColumns::of(index)?.stored();
+        build::write_without_dimensions(&mut fork, metric_of(index)?, bits, columns).or_raise_for(index);
         fork.finish();
         Ok(())
     }

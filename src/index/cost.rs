@@ -1,10 +1,15 @@
 //! `amcostestimate`: what the planner should think that a scan costs.
 
+use std::ptr::null_mut;
+
 use ivf::build::default_lists;
-use ivf::index::{automatic_probes, read_meta};
-use ivf::layout::Geometry;
+use ivf::estimate;
+use ivf::geometry::Geometry;
+use ivf::index::{Index, automatic_probes, read_meta};
+use ivf::scan::lists_for;
 use ivf::store::PageStore;
-use pgrx::{pg_guard, pg_sys};
+use ivf::vector::norm;
+use pgrx::{PgList, is_a, pg_guard, pg_sys};
 
 use super::page::Pages;
 use super::threshold;
@@ -39,7 +44,7 @@ struct Shape {
 pub unsafe extern "C-unwind" fn estimate(
     root: *mut pg_sys::PlannerInfo,
     path: *mut pg_sys::IndexPath,
-    loop_count: f64,
+    _loop_count: f64,
     startup_cost: *mut pg_sys::Cost,
     total_cost: *mut pg_sys::Cost,
     selectivity: *mut pg_sys::Selectivity,
@@ -49,7 +54,9 @@ pub unsafe extern "C-unwind" fn estimate(
     // SAFETY: the planner passes a path on an index of ours, and where to put the results.
     unsafe {
         *correlation = 0.0;
-        if (*path).indexorderbys.is_null() {
+        // Without the order there is nothing to read in; and neither rows without a vector, which the index does not have,
+        // nor all rows for each one of another table are to be had from it.
+        if (*path).indexorderbys.is_null() || !(*path).path.param_info.is_null() || wants_null(path) {
             (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
             (*selectivity, *index_pages) = (0.0, 0.0);
             // Infinity no longer keeps a path from being the only one left.
@@ -59,28 +66,107 @@ pub unsafe extern "C-unwind" fn estimate(
             }
             return;
         }
-        let mut generic = pg_sys::GenericCosts::default();
-        pg_sys::genericcostestimate(root, path, loop_count, &mut generic);
-        let shape = Shape::of((*path).indexinfo);
-        let page_costs = PageCosts::of((*(*path).indexinfo).reltablespace);
-        *selectivity = generic.indexSelectivity;
+        let info = (*path).indexinfo;
+        let shape = Shape::of(info);
+        let page_costs = PageCosts::of((*info).reltablespace);
         *index_pages = shape.pages;
+        let table = &*(*info).rel;
+        // A partial index has a part of the rows.
+        let part = (shape.rows / table.tuples.max(1.0)).min(1.0);
         let everything = (*root).tuple_fraction <= 0.0;
-        let bounded = !(*path).indexclauses.is_null();
-        if bounded && !everything && threshold::is_sure(path) {
+        let clauses = PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses);
+        let bounded = clauses.iter_ptr().any(|clause| threshold::is_distance(clause));
+        let share = share_matching(root, path).max(1.0 / shape.rows);
+        *selectivity = share * part;
+        let is_sure = bounded && threshold::is_sure(path);
+        let share_within = match (everything, (*path).path.pathkeys.is_null()) {
+            _ if !is_sure => None,
             // Within a distance, rows of the first lists come. A third of them, as the planner has it for "less than", would
             // be nothing to search for: a distance has a lower end, so that this is a range.
-            *selectivity = (*selectivity * shape.probed()).min(RANGE_SELECTIVITY);
-            (*startup_cost, *total_cost) = shape.costs_of(&page_costs, *selectivity);
+            (false, _) => Some((shape.probed(1.0) / 3.0).min(RANGE_SELECTIVITY)),
+            // All of them, to be sorted: there may be many.
+            (true, true) => threshold::known(root, path).and_then(|known| share_within(info, &known)),
+            (true, false) => None,
+        };
+        if let Some(share_within) = share_within {
+            *selectivity *= share_within;
+            (*startup_cost, *total_cost) = shape.costs_of(&page_costs, share, share * share_within);
+            if everything {
+                // The scan goes on to further lists while there are such rows.
+                *total_cost += shape.reading(&page_costs, share_within * (1.0 - shape.probed(share)));
+            }
         } else {
-            let (startup, total) = shape.costs(&page_costs);
-            (*startup_cost, *total_cost) = (startup, if everything { total * WHOLE_RESULT } else { total });
+            (*startup_cost, *total_cost) = shape.costs(&page_costs, share);
+            if everything {
+                // Dearer than to read the table, however few rows satisfy the conditions.
+                let scan =
+                    f64::from(table.pages) * page_costs.sequential + table.tuples * pg_sys::cpu_tuple_cost;
+                *total_cost = (*total_cost + scan) * WHOLE_RESULT;
+            }
             if bounded {
                 // Nobody knows how far it reaches. It is no dearer than the same scan without an end.
-                *selectivity = 1.0;
                 *total_cost *= 0.999;
             }
         }
+    }
+}
+
+/// The share of an index's rows that is within a distance of a vector, as the index says.
+///
+/// # Safety
+/// The planner's, of an index of ours, which it has locked.
+unsafe fn share_within(info: *const pg_sys::IndexOptInfo, (query, within): &(Vec<f32>, f64)) -> Option<f64> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        if (*info).hypothetical {
+            return None;
+        }
+        with_pages((*info).indexoid, |pages| {
+            let index = Index::open(pages).ok()?;
+            let fits = index.knows_dimensions() && index.geometry.dims == query.len();
+            // Nothing has a distance from a zero vector, but by L2.
+            if !fits || norm(query) == 0.0 {
+                return None;
+            }
+            estimate::share_within(pages, &index, query, *within).ok()
+        })
+    }
+}
+
+/// Whether rows without a vector are asked for.
+///
+/// # Safety
+/// A path on an index of ours.
+unsafe fn wants_null(path: *const pg_sys::IndexPath) -> bool {
+    // SAFETY: the caller's promise; the tag tells a node's type.
+    unsafe {
+        PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses).iter_ptr().any(|clause| {
+            let written = (*(*clause).rinfo).clause;
+            (*clause).indexcol == 0
+                && is_a(written.cast(), pg_sys::NodeTag::T_NullTest)
+                && (*written.cast::<pg_sys::NullTest>()).nulltesttype == pg_sys::NullTestType::IS_NULL
+        })
+    }
+}
+
+/// The share of rows that satisfy the conditions on the columns beside the vector.
+///
+/// # Safety
+/// A path on an index of ours.
+unsafe fn share_matching(root: *mut pg_sys::PlannerInfo, path: *const pg_sys::IndexPath) -> f64 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut quals = PgList::<pg_sys::RestrictInfo>::new();
+        for clause in PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses).iter_ptr() {
+            if (*clause).indexcol > 0 {
+                PgList::from_pg((*clause).indexquals).iter_ptr().for_each(|qual| quals.push(qual));
+            }
+        }
+        if quals.is_empty() {
+            return 1.0;
+        }
+        let table = (*(*(*path).indexinfo).rel).relid as i32;
+        pg_sys::clauselist_selectivity(root, quals.into_pg(), table, pg_sys::JoinType::JOIN_INNER, null_mut())
     }
 }
 
@@ -112,18 +198,18 @@ impl Shape {
         Shape { rows, pages, lists: lists.max(1.0), code_pages }
     }
 
-    /// Before the first row, and for all rows. The planner takes a LIMIT's share of the difference, and a
-    /// condition's: with a selective one it expects to read more of the rows, and the scan goes on to more lists.
-    fn costs(&self, page: &PageCosts) -> (f64, f64) {
-        let limit = if guc::iterative_scan() == IterativeScan::Off { 0 } else { guc::max_probes() };
-        let first = self.probed();
-        let all = (limit as f64 / self.lists).clamp(first, 1.0);
-        let (startup, rows) = self.costs_of(page, all);
+    /// Before the first row, and for all rows, of which this share satisfies the conditions on columns of the index. The
+    /// planner takes a LIMIT's share of the difference, and another condition's: with a selective one it expects to read
+    /// more of the rows, and the scan goes on to more lists.
+    fn costs(&self, page: &PageCosts, matching: f64) -> (f64, f64) {
+        let first = self.probed(matching);
+        let all = self.limit().max(first);
+        let (startup, rows) = self.costs_of(page, matching, all * matching);
         (startup, rows + self.reading(page, all - first))
     }
 
     /// Before the first row, and for this share of the rows, all in the lists that are read by then.
-    fn costs_of(&self, page: &PageCosts, share: f64) -> (f64, f64) {
+    fn costs_of(&self, page: &PageCosts, matching: f64, share: f64) -> (f64, f64) {
         // SAFETY: read settings.
         let (operator, tuple) = unsafe { (pg_sys::cpu_operator_cost, pg_sys::cpu_index_tuple_cost) };
         // The directory holds lists as the lists hold rows.
@@ -132,7 +218,7 @@ impl Shape {
             directory_pages * page.sequential + self.lists * (CODE_OPERATORS + REFINE_OPERATORS) * operator;
         let rows = share * self.pages * (1.0 - self.code_pages) * page.random
             + share * self.rows * (REFINE_OPERATORS * operator + tuple);
-        let startup = directory + self.reading(page, self.probed());
+        let startup = directory + self.reading(page, self.probed(matching));
         (startup, startup + rows)
     }
 
@@ -144,9 +230,17 @@ impl Shape {
             + share * self.rows * CODE_OPERATORS * operator
     }
 
-    /// Share of the lists that are read before the first row.
-    fn probed(&self) -> f64 {
-        (self.probes() / self.lists).min(1.0)
+    /// Share of the lists that are read before the first row, if this share of the rows satisfies the conditions on
+    /// columns of the index.
+    fn probed(&self, matching: f64) -> f64 {
+        let share = self.probes() / self.lists;
+        (share * lists_for(matching)).min(self.limit()).max(share).min(1.0)
+    }
+
+    /// Share of the lists that a scan reads at most, beyond its probes.
+    fn limit(&self) -> f64 {
+        let lists = if guc::iterative_scan() == IterativeScan::Off { 0 } else { guc::max_probes() };
+        (lists as f64 / self.lists).min(1.0)
     }
 
     /// Lists that are read before the first row.
@@ -165,20 +259,29 @@ impl Shape {
 /// The index exists and is locked.
 unsafe fn stored(index: pg_sys::Oid) -> Option<(f64, f64)> {
     // SAFETY: the caller's promise.
+    unsafe { with_pages(index, shape) }
+}
+
+/// Reads an index, if it has a page: reading beyond the end would be an ERROR.
+///
+/// # Safety
+/// The index exists and is locked.
+unsafe fn with_pages<T>(index: pg_sys::Oid, read: impl FnOnce(&Pages) -> Option<T>) -> Option<T> {
+    // SAFETY: the caller's promise.
     unsafe {
         let relation = pg_sys::index_open(index, pg_sys::NoLock as pg_sys::LOCKMODE);
-        let known = shape(&Pages::of(relation));
+        let pages = Pages::of(relation);
+        let result = match pages.blocks() {
+            Ok(1..) => read(&pages),
+            _ => None,
+        };
         pg_sys::index_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-        known
+        result
     }
 }
 
 fn shape(pages: &Pages) -> Option<(f64, f64)> {
-    // Reading beyond the end would be an ERROR.
-    if pages.blocks().ok()? == 0 {
-        return None;
-    }
     let (meta, _) = read_meta(pages).ok().filter(|(meta, _)| meta.dims > 0)?;
-    let geometry = Geometry::new(meta.dims as usize, meta.bits as usize);
+    let geometry = Geometry::new(meta.dims as usize, meta.bits as usize, meta.columns);
     Some((f64::from(meta.lists), 1.0 / (1.0 + geometry.refinement_pages() as f64)))
 }

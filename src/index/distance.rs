@@ -42,17 +42,19 @@ impl RowDistance {
     /// # Safety
     /// The slot holds a row of the table.
     pub unsafe fn of_slot(&self, query: &[f32]) -> Result<f64, Error> {
-        let mut value = pg_sys::Datum::null();
-        let mut is_null = false;
-        // SAFETY: the caller's promise; the index has one column, of type `vector`.
+        const COLUMNS: usize = pg_sys::INDEX_MAX_KEYS as usize;
+        let mut values = [pg_sys::Datum::null(); COLUMNS];
+        let mut nulls = [false; COLUMNS];
+        // SAFETY: the caller's promise; there is room for all columns, the first of which is of type `vector`.
         unsafe {
             let context = (*(*self.state).es_per_tuple_exprcontext).ecxt_per_tuple_memory;
             let distance = pgrx::PgMemoryContexts::For(context).switch_to(|_| {
-                pg_sys::FormIndexDatum(self.info, self.slot, self.state, &mut value, &mut is_null);
-                if is_null {
+                let (to, null) = (values.as_mut_ptr(), nulls.as_mut_ptr());
+                pg_sys::FormIndexDatum(self.info, self.slot, self.state, to, null);
+                if nulls[0] {
                     return Ok(f64::NAN);
                 }
-                let vector = Vector::detoast(value);
+                let vector = Vector::detoast(values[0]);
                 Ok(self.metric.operator(&vector, query)?)
             });
             pg_sys::MemoryContextReset(context);

@@ -14,10 +14,13 @@ fn ivfhandler(_fcinfo: pg_sys::FunctionCallInfo) -> i64 {
     // Zeros and nulls stand for what the access method cannot do.
     let routine = pg_sys::IndexAmRoutine {
         type_: pg_sys::NodeTag::T_IndexAmRoutine,
-        amsupport: super::METRIC_FUNCTION,
+        amsupport: super::HASH_FUNCTION,
         amcanorderbyop: true,
         // A scan without a condition is the usual one.
         amoptionalkey: true,
+        amcanmulticol: true,
+        amsearcharray: true,
+        amsearchnulls: true,
         amparallelvacuumoptions: (pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL
             | pg_sys::VACUUM_OPTION_PARALLEL_COND_CLEANUP) as u8,
         // Before PostgreSQL 17 nobody asks; the build itself does (parallel.rs).

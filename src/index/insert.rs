@@ -6,6 +6,7 @@ use ivf::index::Index;
 use ivf::insert;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
+use super::columns::IndexColumns;
 use super::page::Pages;
 use super::sample::{check_dimensions, check_limit};
 use super::{OfIndex, open, to_tid};
@@ -25,16 +26,19 @@ pub unsafe extern "C-unwind" fn insert(
     _index_unchanged: bool,
     info: *mut pg_sys::IndexInfo,
 ) -> bool {
-    // SAFETY: Postgres passes an open index and one value for its column, which is a `vector`.
+    // SAFETY: Postgres passes an open index and a value for each column, the first of which is a `vector`.
     unsafe {
         if *nulls {
             return false;
         }
         let pages = Pages::of(index);
         let vector = Vector::detoast(*values);
-        let opened = opened(index, &pages, info, vector.len());
+        let columns = IndexColumns::of(index).or_raise();
+        let opened = opened(index, &pages, &columns, info, vector.len());
         check_dimensions(opened.geometry.dims, vector.len()).or_raise();
-        insert::insert(&pages, opened, to_tid(*heap_tid), &vector).or_raise_for(index);
+        let mut numbers = Vec::new();
+        columns.read(values, nulls, &mut numbers);
+        insert::insert(&pages, opened, to_tid(*heap_tid), &vector, &numbers).or_raise_for(index);
     }
     false
 }
@@ -47,6 +51,7 @@ pub unsafe extern "C-unwind" fn insert(
 unsafe fn opened<'a>(
     index: pg_sys::Relation,
     pages: &Pages,
+    columns: &IndexColumns,
     info: *mut pg_sys::IndexInfo,
     dims: usize,
 ) -> &'a Rc<Index> {
@@ -55,11 +60,11 @@ unsafe fn opened<'a>(
     unsafe {
         let cache = &mut (*info).ii_AmCache;
         if cache.is_null() {
-            let mut opened = open(pages).or_raise_for(index);
+            let mut opened = open(pages, columns).or_raise_for(index);
             if !opened.knows_dimensions() {
                 check_limit(dims).or_raise();
                 insert::settle(pages, dims).or_raise_for(index);
-                opened = open(pages).or_raise_for(index);
+                opened = open(pages, columns).or_raise_for(index);
             }
             *cache = PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(opened).cast();
         }

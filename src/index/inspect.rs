@@ -1,36 +1,30 @@
-//! SQL functions that look into an index: `ivf_info`, `ivf_check`, `ivf_recall`.
-
-use std::ptr::null_mut;
+//! SQL functions that look into an index: `ivf_info`, `ivf_check`; [`super::recall`] has another.
 
 use ivf::metric::Metric;
 use ivf::{check, info};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
 
-use super::distance::RowDistance;
+use super::compare::compare;
 use super::page::Pages;
 use super::rows::Source;
-use super::sample::{Plan, Sample};
-use super::{COLUMN, DISTANCE_STRATEGY, OfIndex, metric_of, owned};
+use super::{COLUMN, OfIndex, owned};
 use crate::error::{Error, IvfError, OrRaise};
-use crate::vector::VectorBuf;
 
 /// Problems that `ivf_check` tells at most: many pages can be broken in the same way.
 const MAX_PROBLEMS: usize = 100;
-/// Neighbours and queries that `ivf_recall` can be asked for; their distances are kept in memory.
-const MAX_RECALL: i32 = 10_000;
 /// Microseconds from Unix's epoch, 1970, to Postgres's, 2000.
 const POSTGRES_EPOCH: i64 = 946_684_800_000_000;
 
 /// An index and its table, open, for somebody who may ask about them.
-struct Opened {
-    table: pg_sys::Relation,
-    index: pg_sys::Relation,
+pub struct Opened {
+    pub table: pg_sys::Relation,
+    pub index: pg_sys::Relation,
 }
 
 /// What the current user must be allowed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Privilege {
+pub enum Privilege {
     Select,
     Owner,
 }
@@ -38,7 +32,7 @@ enum Privilege {
 impl Opened {
     /// # Errors
     /// It is no index of this access method, or the user lacks the privilege.
-    fn new(index: pg_sys::Oid, privilege: Privilege, lock: u32) -> Result<Opened, Error> {
+    pub fn new(index: pg_sys::Oid, privilege: Privilege, lock: u32) -> Result<Opened, Error> {
         // SAFETY: reads the catalog; a relation that has gone meanwhile is an ERROR. The table is locked before its
         // index, as Postgres does it, and only when the privilege is there.
         unsafe {
@@ -59,6 +53,17 @@ impl Opened {
     fn pages(&self) -> Pages {
         // SAFETY: the index is open until `self` is dropped.
         unsafe { Pages::of(self.index) }
+    }
+
+    /// For [`Source::for_each_visible`].
+    pub fn visible_rows(&self) -> Source {
+        // SAFETY: both are open until `self` is dropped.
+        unsafe {
+            let info = pg_sys::BuildIndexInfo(self.index);
+            // Rows are read as a concurrent build reads them: under a snapshot.
+            (*info).ii_Concurrent = true;
+            Source { heap: self.table, index: self.index, info }
+        }
     }
 }
 
@@ -137,6 +142,7 @@ fn ivf_info(
         name!(trained_rows, i64),
         name!(trained_at, Option<TimestampWithTimeZone>),
         name!(automatic_probes, i32),
+        name!(columns, Vec<String>),
     ),
 > {
     let opened = Opened::new(index, Privilege::Select, pg_sys::AccessShareLock).or_raise();
@@ -165,15 +171,35 @@ fn ivf_info(
             .then(|| TimestampWithTimeZone::try_from(info.trained_at - POSTGRES_EPOCH).ok())
             .flatten(),
         info.automatic_probes as i32,
+        // SAFETY: the index is open.
+        unsafe { column_names(opened.index) },
     ))
 }
 
-/// What is wrong with an index, one row a problem; none if it is sound.
+/// The names of the columns beside the vector; of a computed one that of the index's column.
+///
+/// # Safety
+/// `index` is open.
+unsafe fn column_names(index: pg_sys::Relation) -> Vec<String> {
+    // SAFETY: the caller's promise: there are as many numbers as columns, and the catalog has a name for each.
+    unsafe {
+        let form = (*index).rd_index;
+        let columns = (*form).indkey.values.as_slice((*form).indnkeyatts as usize);
+        let name = |(number, &column): (usize, &i16)| {
+            let (relation, number) =
+                if column == 0 { ((*index).rd_id, number as i16 + 1) } else { ((*form).indrelid, column) };
+            owned(pg_sys::get_attname(relation, number, false))
+        };
+        columns.iter().enumerate().skip(COLUMN).map(name).collect()
+    }
+}
+
+/// What is wrong with an index, one row a problem; none if it is sound. On request it is compared with its table, too.
 ///
 /// Vacuum waits meanwhile. On a standby, where no such lock can be had, replay may change the index under the check,
 /// which can then tell of problems that are none.
 #[pg_extern(sql = false)]
-fn ivf_check(index: pg_sys::Oid) -> SetOfIterator<'static, String> {
+fn ivf_check(index: pg_sys::Oid, heapallindexed: bool) -> SetOfIterator<'static, String> {
     // SAFETY: asks for the state of the server.
     let in_recovery = unsafe { pg_sys::RecoveryInProgress() };
     let lock = if in_recovery { pg_sys::AccessShareLock } else { pg_sys::ShareUpdateExclusiveLock };
@@ -181,36 +207,15 @@ fn ivf_check(index: pg_sys::Oid) -> SetOfIterator<'static, String> {
     // SAFETY: reads a setting; the index is open.
     let problems = unsafe {
         let memory = pg_sys::maintenance_work_mem as usize * 1024;
-        check::check(&opened.pages(), MAX_PROBLEMS, memory).or_raise_for(opened.index)
+        let mut problems = check::check(&opened.pages(), MAX_PROBLEMS, memory).or_raise_for(opened.index);
+        if heapallindexed && problems.is_empty() {
+            problems = as_owner_of(opened.table, || {
+                compare(&opened.visible_rows(), MAX_PROBLEMS, memory).or_raise()
+            });
+        }
+        problems
     };
     SetOfIterator::new(problems)
-}
-
-/// Recall of the first `k` rows, with the current settings, of queries that are rows of the table: the share of rows
-/// that are no farther than the `k`th of an exact scan. `None` for an index without rows.
-#[pg_extern(sql = false)]
-fn ivf_recall(index: pg_sys::Oid, k: i32, sample: i32) -> Option<f64> {
-    let k = count("k", k).or_raise();
-    let sample = count("sample", sample).or_raise();
-    let opened = Opened::new(index, Privilege::Select, pg_sys::AccessShareLock).or_raise();
-    // SAFETY: table and index are open.
-    unsafe {
-        as_owner_of(opened.table, || {
-            let info = pg_sys::BuildIndexInfo(opened.index);
-            // Rows are read as a concurrent build reads them: under a snapshot.
-            (*info).ii_Concurrent = true;
-            let source = Source { heap: opened.table, index: opened.index, info };
-            recall(&source, k, sample).or_raise()
-        })
-    }
-}
-
-fn count(name: &'static str, value: i32) -> Result<usize, Error> {
-    if (1..=MAX_RECALL).contains(&value) {
-        Ok(value as usize)
-    } else {
-        Err(IvfError::OutOfBounds { name, value, limit: MAX_RECALL }.into())
-    }
 }
 
 /// Runs something that evaluates an index's expressions, which belong to the table's owner, with that owner's rights,
@@ -218,7 +223,7 @@ fn count(name: &'static str, value: i32) -> Result<usize, Error> {
 ///
 /// # Safety
 /// `table` is open.
-unsafe fn as_owner_of<T>(table: pg_sys::Relation, run: impl FnOnce() -> T) -> T {
+pub unsafe fn as_owner_of<T>(table: pg_sys::Relation, run: impl FnOnce() -> T) -> T {
     let (mut user, mut context) = (pg_sys::InvalidOid, 0);
     // SAFETY: the caller's promise; what was there before is put back.
     unsafe {
@@ -232,147 +237,5 @@ unsafe fn as_owner_of<T>(table: pg_sys::Relation, run: impl FnOnce() -> T) -> T 
         pg_sys::AtEOXact_GUC(false, level);
         pg_sys::SetUserIdAndSecContext(user, context);
         result
-    }
-}
-
-/// # Safety
-/// As for [`Source::for_each_visible`].
-unsafe fn recall(source: &Source, k: usize, sample: usize) -> Result<Option<f64>, Error> {
-    // SAFETY: the caller's promise; a SQL function runs under a snapshot.
-    unsafe {
-        let metric = metric_of(source.index)?;
-        let plan = Plan { blocks: sample as u32, rows: sample, bytes: usize::MAX };
-        let sample = Sample::take(source, None, plan);
-        let Some(dims) = sample.dims else { return Ok(None) };
-        // A zero vector has no direction.
-        let has_distance = |query: &&[f32]| metric.operator(query, query).is_ok_and(|d| !d.is_nan());
-        let queries: Vec<&[f32]> = sample.vectors.chunks_exact(dims).filter(has_distance).collect();
-
-        let snapshot = pg_sys::GetActiveSnapshot();
-        let mut exact = vec![Nearest::new(k); queries.len()];
-        source.for_each_visible(snapshot, |row| {
-            let vector = row.vector();
-            for (query, nearest) in queries.iter().zip(&mut exact) {
-                nearest.add(metric.operator(&vector, query).or_raise());
-            }
-        });
-
-        let search = Search::new(source, metric);
-        let mut shares = Vec::with_capacity(queries.len());
-        for (query, exact) in queries.iter().zip(&exact) {
-            if let Some(farthest) = exact.farthest() {
-                let found = search.nearest(query, k, snapshot)?;
-                let hits = found.0.iter().filter(|&&distance| distance <= farthest).count();
-                shares.push(hits as f64 / exact.0.len() as f64);
-            }
-        }
-        let total: f64 = shares.iter().sum();
-        Ok((!shares.is_empty()).then(|| total / shares.len() as f64))
-    }
-}
-
-/// The least `1` of the distances added to it, in ascending order.
-#[derive(Clone)]
-struct Nearest(Vec<f64>, usize);
-
-impl Nearest {
-    fn new(k: usize) -> Nearest {
-        Nearest(Vec::new(), k)
-    }
-
-    fn add(&mut self, distance: f64) {
-        // NaN is the distance of a row that is not indexed.
-        if distance.is_nan() || self.is_full() && self.farthest().is_some_and(|farthest| farthest <= distance)
-        {
-            return;
-        }
-        let place = self.0.partition_point(|&nearer| nearer <= distance);
-        self.0.insert(place, distance);
-        self.0.truncate(self.1);
-    }
-
-    fn is_full(&self) -> bool {
-        self.0.len() == self.1
-    }
-
-    fn farthest(&self) -> Option<f64> {
-        self.0.last().copied()
-    }
-}
-
-/// Searches as a query with ORDER BY does it.
-struct Search<'a> {
-    source: &'a Source,
-    /// The function behind the operator.
-    function: pg_sys::Oid,
-    row_distance: RowDistance,
-}
-
-impl Search<'_> {
-    /// # Safety
-    /// Table and index are open.
-    unsafe fn new(source: &Source, metric: Metric) -> Search<'_> {
-        // SAFETY: the caller's promise; an index has an operator family for its column.
-        unsafe {
-            let family = *(*source.index).rd_opfamily;
-            let input = *(*source.index).rd_opcintype;
-            let operator = pg_sys::get_opfamily_member(family, input, input, DISTANCE_STRATEGY as i16);
-            let row_distance = RowDistance::new(source.heap, source.info, metric);
-            Search { source, function: pg_sys::get_opcode(operator), row_distance }
-        }
-    }
-
-    /// The exact distances of the `k` rows that a query gets.
-    ///
-    /// # Safety
-    /// As for [`Search::new`]; `snapshot` is registered or active.
-    unsafe fn nearest(&self, query: &[f32], k: usize, snapshot: pg_sys::Snapshot) -> Result<Nearest, Error> {
-        let mut found = Nearest::new(k);
-        let query_datum = VectorBuf::from_slice(query)?.into_datum();
-        // SAFETY: the caller's promise; the scan has one key, for ORDER BY, and is ended below.
-        unsafe {
-            let mut key = pg_sys::ScanKeyData::default();
-            pg_sys::ScanKeyEntryInitialize(
-                &mut key,
-                pg_sys::SK_ORDER_BY as i32,
-                COLUMN as pg_sys::AttrNumber,
-                DISTANCE_STRATEGY,
-                pg_sys::InvalidOid,
-                pg_sys::InvalidOid,
-                self.function,
-                query_datum,
-            );
-            let (table, index) = (self.source.heap, self.source.index);
-            #[cfg(feature = "pg18")]
-            let scan = pg_sys::index_beginscan(table, index, snapshot, null_mut(), 0, 1);
-            #[cfg(not(feature = "pg18"))]
-            let scan = pg_sys::index_beginscan(table, index, snapshot, 0, 1);
-            pg_sys::index_rescan(scan, null_mut(), 0, &mut key, 1);
-            let forward = pg_sys::ScanDirection::ForwardScanDirection;
-            while pg_sys::index_getnext_slot(scan, forward, self.row_distance.slot()) {
-                let bound = f64::from_bits((*(*scan).xs_orderbyvals).value() as u64);
-                // Without a recheck the rows come in the order in which they are returned; with it, a row cannot be
-                // nearer than its bound.
-                let done =
-                    !(*scan).xs_recheckorderby || found.farthest().is_some_and(|farthest| farthest <= bound);
-                if found.is_full() && done {
-                    break;
-                }
-                found.add(self.row_distance.of_slot(query)?);
-            }
-            pg_sys::index_endscan(scan);
-            pg_sys::ExecClearTuple(self.row_distance.slot());
-            pg_sys::pfree(query_datum.cast_mut_ptr());
-        }
-        Ok(found)
-    }
-}
-
-impl Drop for Search<'_> {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: made in `new`, where the memory context still is.
-            unsafe { self.row_distance.free() };
-        }
     }
 }

@@ -3,6 +3,9 @@
 //! One file a verb of the access method; [`page`] holds the guards over Postgres's buffers that the engine works on.
 
 mod build;
+mod columns;
+mod compare;
+mod condition;
 mod cost;
 mod distance;
 mod executor;
@@ -12,6 +15,8 @@ mod inspect;
 mod options;
 mod page;
 mod parallel;
+mod paths;
+mod recall;
 mod rows;
 mod sample;
 mod scan;
@@ -27,11 +32,12 @@ use std::ffi::{CStr, c_char};
 use std::rc::Rc;
 
 use ivf::index::Index;
-use ivf::layout::{Page, Tid};
+use ivf::layout::{META_BLOCK, Page, Tid};
 use ivf::metric::Metric;
 use ivf::store::IndexError;
 use pgrx::pg_sys;
 
+use self::columns::IndexColumns;
 use self::page::Pages;
 use crate::error::{Error, IvfError, quotable};
 
@@ -39,10 +45,10 @@ use crate::error::{Error, IvfError, quotable};
 /// the latest when it considers an index.
 pub fn register() {
     executor::register();
-    threshold::register();
+    paths::register();
 }
 
-/// The one column of an index.
+/// The vector's column of an index, the first; others are for conditions ([`columns`]).
 const COLUMN: usize = 1;
 /// The operator that an index can order by.
 const DISTANCE_STRATEGY: u16 = 1;
@@ -50,6 +56,8 @@ const DISTANCE_STRATEGY: u16 = 1;
 const WITHIN_STRATEGY: u16 = 2;
 /// The support function that tells the metric.
 const METRIC_FUNCTION: u16 = 1;
+/// The support function that hashes a value of a column beside the vector.
+const HASH_FUNCTION: u16 = 2;
 
 // A page of the engine fills what Postgres leaves of a block, and a float8 is passed by value.
 const _: () = assert!(pg_sys::BLCKSZ as usize == page::HEADER_BYTES + size_of::<Page>());
@@ -108,9 +116,21 @@ unsafe fn metric_of(index: pg_sys::Relation) -> Result<Metric, Error> {
     Metric::from_stored(stored.value() as u32).ok_or_else(|| IvfError::NoMetric.into())
 }
 
-/// Opens an index; if it is the one that was opened last, what was computed then serves again: the rotation's signs
-/// took 3 µs a query (measured).
-fn open(pages: &Pages) -> Result<Rc<Index>, IndexError> {
+/// The operator that an index orders by.
+///
+/// # Safety
+/// `index` is an open index of this access method.
+unsafe fn distance_operator(index: pg_sys::Relation) -> pg_sys::Oid {
+    // SAFETY: the caller's promise: it has an operator family for its first column.
+    unsafe {
+        let (family, input) = (*(*index).rd_opfamily, *(*index).rd_opcintype);
+        pg_sys::get_opfamily_member(family, input, input, DISTANCE_STRATEGY as i16)
+    }
+}
+
+/// Opens an index that has these columns; if it is the one that was opened last, what was computed then serves again: the
+/// rotation's signs took 3 µs a query (measured).
+fn open(pages: &Pages, columns: &IndexColumns) -> Result<Rc<Index>, IndexError> {
     thread_local! {
         static LAST: RefCell<Option<Rc<Index>>> = const { RefCell::new(None) };
     }
@@ -118,6 +138,9 @@ fn open(pages: &Pages) -> Result<Rc<Index>, IndexError> {
     let last = LAST.with_borrow(Option::clone);
     let opened = Index::reopen(pages, last)?;
     LAST.set(Some(opened.clone()));
+    if opened.meta.columns != columns.stored() {
+        return Err(IndexError::corrupt(META_BLOCK, "has other columns than the catalog says"));
+    }
     Ok(opened)
 }
 

@@ -3,9 +3,11 @@
 use std::ffi::c_void;
 use std::ptr::null_mut;
 
+use ivf::columns::Value;
 use ivf::layout::Tid;
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
+use super::columns::IndexColumns;
 use crate::vector::Vector;
 
 /// A table and an index on it, as the callbacks of a build get them.
@@ -33,14 +35,22 @@ pub struct Row {
     pub tid: Tid,
     /// False for one that is deleted, but that an older snapshot may still see.
     pub is_alive: bool,
-    value: pg_sys::Datum,
+    /// Of the index's columns, the vector first.
+    values: *const pg_sys::Datum,
+    nulls: *const bool,
 }
 
 impl Row {
     /// The indexed value.
     pub fn vector(&self) -> Vector<'_> {
         // SAFETY: the operator classes are for `vector`; the value lives as long as the row.
-        unsafe { Vector::detoast(self.value) }
+        unsafe { Vector::detoast(*self.values) }
+    }
+
+    /// The numbers of the other columns, into `out`.
+    pub fn read(&self, columns: &IndexColumns, out: &mut Vec<Value>) {
+        // SAFETY: the arrays have an element a column, and live as long as the row.
+        unsafe { columns.read(self.values, self.nulls, out) }
     }
 }
 
@@ -157,7 +167,7 @@ unsafe extern "C-unwind" fn take_row(
             return;
         }
         let callback = &mut *state.cast::<Callback>();
-        let row = Row { tid: super::to_tid(*tid), is_alive, value: *values };
+        let row = Row { tid: super::to_tid(*tid), is_alive, values, nulls };
         let each = &mut callback.each;
         callback.context.switch_to(|_| each(&row));
         callback.context.reset();

@@ -2,7 +2,9 @@
 
 use std::ptr::fn_addr_eq;
 use std::rc::Rc;
+use std::slice;
 
+use ivf::filter::Filter;
 use ivf::index::Index;
 use ivf::layout::Tid;
 use ivf::metric::Metric;
@@ -11,9 +13,10 @@ use ivf::scan::{Options, Order, Scan};
 use ivf::vector::{self, VectorError};
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
+use super::columns::IndexColumns;
 use super::distance::RowDistance;
 use super::page::Pages;
-use super::{OfIndex, is_on_expression, open, options, to_pointer};
+use super::{COLUMN, OfIndex, is_on_expression, open, options, to_pointer};
 use crate::error::{Error, IvfError, OrRaise};
 use crate::guc::{self, IterativeScan};
 use crate::vector::Vector;
@@ -203,18 +206,21 @@ unsafe fn distance_of_visible(
     }
 }
 
-/// The distance that no row is to exceed, by the scan's conditions, -infinity if they cannot be met; and whether they must be
-/// checked for each row, as those that [`super::threshold`] did not make.
+/// The distance that no row is to exceed, by the scan's conditions on the vector, -infinity if they cannot be met; and whether
+/// they must be checked for each row, as those that [`super::threshold`] did not make.
 ///
 /// # Safety
 /// As for `amgettuple`; `query` is what the scan is ordered by, if that has distances.
-unsafe fn conditions(scan: pg_sys::IndexScanDesc, query: Option<&[f32]>) -> (Option<f64>, bool) {
+unsafe fn within(scan: pg_sys::IndexScanDesc, query: Option<&[f32]>) -> (Option<f64>, bool) {
     let (mut within, mut recheck): (Option<f64>, bool) = (None, false);
-    // SAFETY: the caller's promise; a key is of the only kind of operators that this access method searches by, whose right
-    // argument has these three fields.
+    // SAFETY: the caller's promise; a key is of the only kind of operators that this access method searches vectors by, whose
+    // right argument has these three fields.
     unsafe {
-        let keys = (0..(*scan).numberOfKeys as usize).map(|i| &*(*scan).keyData.add(i));
-        for key in keys {
+        for key in keys(scan).iter().filter(|key| key.sk_attno as usize == COLUMN) {
+            if key.sk_flags as u32 & pg_sys::SK_SEARCHNOTNULL != 0 {
+                // All rows of the index have one.
+                continue;
+            }
             if key.sk_flags & pg_sys::SK_ISNULL as i32 != 0 {
                 return (Some(f64::NEG_INFINITY), true);
             }
@@ -239,6 +245,31 @@ unsafe fn conditions(scan: pg_sys::IndexScanDesc, query: Option<&[f32]>) -> (Opt
     (within, recheck)
 }
 
+/// # Safety
+/// As for `amgettuple`.
+unsafe fn keys<'a>(scan: pg_sys::IndexScanDesc) -> &'a [pg_sys::ScanKeyData] {
+    // SAFETY: the caller's promise: there are so many.
+    unsafe {
+        match (*scan).numberOfKeys as usize {
+            0 => &[],
+            count => slice::from_raw_parts((*scan).keyData, count),
+        }
+    }
+}
+
+/// The scan's conditions on the columns beside the vector, and whether they must be checked for each row.
+///
+/// # Safety
+/// As for `amgettuple`; `columns` are those of the scan's index.
+unsafe fn filter(scan: pg_sys::IndexScanDesc, columns: &IndexColumns) -> (Filter, bool) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let keys = keys(scan).iter().filter(|key| key.sk_attno as usize > COLUMN);
+        let (conditions, exact): (Vec<_>, Vec<bool>) = keys.map(|key| columns.condition(key)).unzip();
+        (Filter::new(conditions), exact.contains(&false))
+    }
+}
+
 /// A number that `radius` cannot be above however what it was computed from was rounded: see [`super::threshold`].
 fn widened(radius: f64) -> f64 {
     if radius.is_infinite() {
@@ -260,9 +291,10 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
         if !is_mvcc((*scan).xs_snapshot) {
             return Err(IvfError::NotMvcc.into());
         }
+        let columns = IndexColumns::of(index)?;
         let opened = match &mut kept.index {
             Some(opened) => opened.clone(),
-            none => none.insert(open(pages).or_raise_for(index)).clone(),
+            none => none.insert(open(pages, &columns).or_raise_for(index)).clone(),
         };
         let orderby = &*(*scan).orderByData;
         let query =
@@ -278,7 +310,9 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
         let constant = query.as_deref().and_then(|query| constant_distance(metric, query));
         let query = query.filter(|_| constant.is_none());
         let order = options::Options::of(index).order(is_on_expression(index));
-        let (within, recheck_conditions) = conditions(scan, query.as_deref());
+        let (within, recheck_distances) = within(scan, query.as_deref());
+        let (filter, recheck_columns) = filter(scan, &columns);
+        let recheck_conditions = recheck_distances || recheck_columns;
         let options = Options {
             within,
             probes: guc::probes(),
@@ -296,7 +330,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
             }
             _ => None,
         };
-        let scan = Scan::new(opened, query.as_deref(), options);
+        let scan = Scan::new(opened, query.as_deref(), options).matching(filter);
         Ok(Started { scan, constant, recheck_conditions, recheck: by_bounds && reorder.is_none(), reorder })
     }
 }

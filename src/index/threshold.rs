@@ -1,80 +1,21 @@
 //! `WHERE distance < number ORDER BY distance`: a scan need not go on beyond the number.
 //!
-//! Postgres offers an index conditions of the form "column operator value", and this is none of them. So the planner's hook
-//! adds one to the paths that are ordered by the distance: `column <<=>> ROW(vector, number, true)`, "within this sphere".
+//! Postgres offers an index conditions of the form "column operator value", and this is none of them. So one is added to the
+//! paths that are ordered by the distance: `column <<=>> ROW(vector, number, true)`, "within this sphere".
 //! The condition that was written stays as a filter, and what the index makes of the other can only leave out rows that the
 //! filter would.
 
-use std::ffi::{c_char, c_int};
-use std::ptr::{addr_eq, null_mut};
+use std::ffi::c_char;
 
 use pgrx::pg_sys::SysCacheIdentifier::AMOPSTRATEGY;
-use pgrx::{PgBox, PgList, is_a, pg_guard, pg_sys};
+use pgrx::{PgBox, PgList, is_a, pg_sys};
 
 use super::validate::{FLOAT_BTREE_FAMILY, for_each_member};
-use super::{WITHIN_STRATEGY, cost};
-
-static mut PREVIOUS: pg_sys::set_rel_pathlist_hook_type = None;
-
-/// Strategies of a btree; 3 is equality.
-const LESS: c_int = 1;
-const LESS_OR_EQUAL: c_int = 2;
-const GREATER_OR_EQUAL: c_int = 4;
-const GREATER: c_int = 5;
+use super::{WITHIN_STRATEGY, paths};
+use crate::vector::Vector;
 
 /// The largest c in `c - distance` that is looked into: no number minus it overflows.
 pub const LARGEST_CONSTANT: f64 = 1e3;
-
-pub fn register() {
-    // SAFETY: a process of Postgres has one thread for these.
-    unsafe {
-        PREVIOUS = pg_sys::set_rel_pathlist_hook;
-        pg_sys::set_rel_pathlist_hook = Some(set_rel_pathlist);
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn set_rel_pathlist(
-    root: *mut pg_sys::PlannerInfo,
-    table: *mut pg_sys::RelOptInfo,
-    number: pg_sys::Index,
-    entry: *mut pg_sys::RangeTblEntry,
-) {
-    // SAFETY: the planner passes a table for which it has made the paths; those of its indexes are of this type.
-    unsafe {
-        if let Some(previous) = PREVIOUS {
-            pg_sys::ffi::pg_guard_ffi_boundary(|| previous(root, table, number, entry));
-        }
-        if (*table).baserestrictinfo.is_null() || (*table).indexlist.is_null() || !is_wanted((*root).parse) {
-            return;
-        }
-        let paths: Vec<*mut pg_sys::IndexPath> = PgList::<pg_sys::Path>::from_pg((*table).pathlist)
-            .iter_ptr()
-            .filter(|&path| is_a(path.cast(), pg_sys::NodeTag::T_IndexPath))
-            .map(|path| path.cast::<pg_sys::IndexPath>())
-            .filter(|&path| is_ordered_by_distance(path))
-            .collect();
-        for path in paths {
-            if let Some(bounded) = bounded(root, table, path) {
-                pg_sys::add_path(table, bounded.cast());
-            }
-        }
-    }
-}
-
-/// Whether it is `ORDER BY` that wants the order. What comes from further lists is not in it, which who groups rows would not
-/// bear; and who counts wants all of them.
-///
-/// # Safety
-/// A query.
-unsafe fn is_wanted(query: *const pg_sys::Query) -> bool {
-    // SAFETY: the caller's promise.
-    let query = unsafe { &*query };
-    !(query.hasAggs || query.hasWindowFuncs)
-        && query.groupClause.is_null()
-        && query.groupingSets.is_null()
-        && query.distinctClause.is_null()
-}
 
 /// Whether the conditions that were added are known to be of the distance that the path is ordered by. Two parameters may
 /// turn out to be different.
@@ -88,7 +29,8 @@ pub unsafe fn is_sure(path: *const pg_sys::IndexPath) -> bool {
             return false;
         };
         let Some((_, query)) = sides(order) else { return false };
-        PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses).iter_ptr().all(|clause| {
+        let clauses = PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses);
+        clauses.iter_ptr().filter(|&clause| is_distance(clause)).all(|clause| {
             let quals = PgList::<pg_sys::RestrictInfo>::from_pg((*clause).indexquals);
             let sphere = quals.get_ptr(0).and_then(|qual| sides((*qual).clause.cast()));
             sphere.is_some_and(|(_, row)| {
@@ -101,40 +43,74 @@ pub unsafe fn is_sure(path: *const pg_sys::IndexPath) -> bool {
     }
 }
 
+/// Whether a condition is one of [`clauses`]: the only operators on the vector that an index is searched by.
+///
 /// # Safety
-/// A path of the planner's.
-unsafe fn is_ordered_by_distance(path: *const pg_sys::IndexPath) -> bool {
+/// A condition of an index of ours.
+pub unsafe fn is_distance(clause: *const pg_sys::IndexClause) -> bool {
     // SAFETY: the caller's promise.
     unsafe {
-        let of_ours = (*(*path).indexinfo)
-            .amcostestimate
-            .is_some_and(|estimate| addr_eq(estimate as *const (), cost::estimate as *const ()));
-        of_ours
-            && !(*path).indexorderbys.is_null()
-            && (*path).indexclauses.is_null()
-            && (*path).path.param_info.is_null()
+        let quals = PgList::<pg_sys::RestrictInfo>::from_pg((*clause).indexquals);
+        (*clause).indexcol == 0
+            && quals.get_ptr(0).is_some_and(|qual| is_a((*qual).clause.cast(), pg_sys::NodeTag::T_OpExpr))
     }
 }
 
-/// The same path with the conditions on its distance, if there are any.
+/// The vector that a path's distances are measured from and the number that none is to exceed, as far as the planner can know
+/// them.
+///
+/// # Safety
+/// A path that [is sure](is_sure) of its conditions.
+pub unsafe fn known(
+    root: *mut pg_sys::PlannerInfo,
+    path: *const pg_sys::IndexPath,
+) -> Option<(Vec<f32>, f64)> {
+    // SAFETY: the caller's promise; `clauses` has made a row of a vector and a float8 for each.
+    unsafe {
+        let mut known: Option<(Vec<f32>, f64)> = None;
+        let clauses = PgList::<pg_sys::IndexClause>::from_pg((*path).indexclauses);
+        for clause in clauses.iter_ptr().filter(|&clause| is_distance(clause)) {
+            let qual = PgList::<pg_sys::RestrictInfo>::from_pg((*clause).indexquals).get_ptr(0)?;
+            let (_, row) = sides((*qual).clause.cast())?;
+            let fields = PgList::<pg_sys::Node>::from_pg((*row.cast::<pg_sys::RowExpr>()).args);
+            let value = |field| {
+                let value = pg_sys::estimate_expression_value(root, fields.get_ptr(field)?);
+                let is_known = is_a(value, pg_sys::NodeTag::T_Const);
+                let value = value.cast::<pg_sys::Const>();
+                (is_known && !(*value).constisnull).then(|| (*value).constvalue)
+            };
+            let (center, radius) = (value(0)?, f64::from_bits(value(1)?.value() as u64));
+            let least = known.map_or(f64::INFINITY, |(_, least)| least);
+            known = Some((Vector::detoast(center).to_vec(), least.min(radius)));
+        }
+        known
+    }
+}
+
+/// The conditions on the distance that the path is ordered by.
 ///
 /// # Safety
 /// A path of this table's, ordered by a distance.
-unsafe fn bounded(
+pub unsafe fn clauses(
     root: *mut pg_sys::PlannerInfo,
     table: *mut pg_sys::RelOptInfo,
     path: *mut pg_sys::IndexPath,
-) -> Option<*mut pg_sys::IndexPath> {
+) -> Vec<*mut pg_sys::IndexClause> {
+    let mut clauses = Vec::new();
     // SAFETY: the caller's promise. The planner puts the index's column on the left side of an ordering operator.
     unsafe {
         let index = (*path).indexinfo;
-        let order = PgList::<pg_sys::OpExpr>::from_pg((*path).indexorderbys).get_ptr(0)?;
-        let distance = Distance { index, operator: (*order).opno, query: sides(order)?.1 };
-        let (within, sphere) = within_operator(*(*index).opfamily)?;
+        let order = PgList::<pg_sys::OpExpr>::from_pg((*path).indexorderbys).get_ptr(0);
+        let query = order.and_then(|order| sides(order));
+        let (Some(order), Some((_, query)), Some((within, sphere))) =
+            (order, query, within_operator(*(*index).opfamily))
+        else {
+            return clauses;
+        };
+        let distance = Distance { index, operator: (*order).opno, query };
         if !may_execute(pg_sys::get_opcode(within)) {
-            return None;
+            return clauses;
         }
-        let mut clauses = PgList::<pg_sys::IndexClause>::new();
         for condition in PgList::<pg_sys::RestrictInfo>::from_pg((*table).baserestrictinfo).iter_ptr() {
             let Some((operand, center, radius)) = distance.bound((*condition).clause.cast()) else {
                 continue;
@@ -152,32 +128,10 @@ unsafe fn bounded(
             let row = row.into_pg().cast();
             let qual = pg_sys::make_opclause(within, pg_sys::BOOLOID, false, operand.cast(), row, none, none);
             pg_sys::set_opfuncid(qual.cast());
-            let mut quals = PgList::<pg_sys::RestrictInfo>::new();
-            quals.push(restriction(root, qual, condition));
-            let mut clause = PgBox::<pg_sys::IndexClause>::alloc_node(pg_sys::NodeTag::T_IndexClause);
-            clause.rinfo = condition;
-            clause.indexquals = quals.into_pg();
-            // The condition that was written is checked, too.
-            clause.lossy = true;
-            clauses.push(clause.into_pg());
+            clauses.push(paths::clause(condition, paths::restriction(root, qual, condition), 0, true));
         }
-        if clauses.is_empty() {
-            return None;
-        }
-        Some(pg_sys::create_index_path(
-            root,
-            index,
-            clauses.into_pg(),
-            (*path).indexorderbys,
-            (*path).indexorderbycols,
-            (*path).path.pathkeys,
-            pg_sys::ScanDirection::ForwardScanDirection,
-            false,
-            null_mut(),
-            1.0,
-            false,
-        ))
     }
+    clauses
 }
 
 /// What a scan is ordered by.
@@ -205,9 +159,10 @@ impl Distance {
             let comparison = clause.cast::<pg_sys::OpExpr>();
             let (left, right) = sides(comparison)?;
             let family = pg_sys::Oid::from(FLOAT_BTREE_FAMILY);
-            let (small, large) = match pg_sys::get_op_opfamily_strategy((*comparison).opno, family) {
-                LESS | LESS_OR_EQUAL => (left, right),
-                GREATER | GREATER_OR_EQUAL => (right, left),
+            let strategy = pg_sys::get_op_opfamily_strategy((*comparison).opno, family) as u32;
+            let (small, large) = match strategy {
+                pg_sys::BTLessStrategyNumber | pg_sys::BTLessEqualStrategyNumber => (left, right),
+                pg_sys::BTGreaterStrategyNumber | pg_sys::BTGreaterEqualStrategyNumber => (right, left),
                 _ => return None,
             };
             // Either the distance is on the small side, or what shrinks as it grows is on the large one.
@@ -381,24 +336,5 @@ fn may_execute(function: pg_sys::Oid) -> bool {
         #[cfg(not(feature = "pg15"))]
         let result = pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, user, right);
         result == pg_sys::AclResult::ACLCHECK_OK
-    }
-}
-
-/// A condition that follows from `source`.
-///
-/// # Safety
-/// A condition of the table that `source` is one of.
-unsafe fn restriction(
-    root: *mut pg_sys::PlannerInfo,
-    clause: *mut pg_sys::Expr,
-    source: *const pg_sys::RestrictInfo,
-) -> *mut pg_sys::RestrictInfo {
-    // SAFETY: the caller's promise.
-    unsafe {
-        let (level, relids, none) = ((*source).security_level, (*source).required_relids, null_mut());
-        #[cfg(feature = "pg15")]
-        return pg_sys::make_restrictinfo(root, clause, true, false, false, level, relids, none, none);
-        #[cfg(not(feature = "pg15"))]
-        return pg_sys::make_restrictinfo(root, clause, true, false, false, false, level, relids, none, none);
     }
 }

@@ -308,6 +308,18 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
+/// The fenced blocks of a kind in a page of the documentation, in order.
+pub fn blocks(page: &str, kind: &str) -> Vec<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).unwrap();
+    let fence = format!("```{kind}\n");
+    page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_string()).collect()
+}
+
+/// A plan in the words of PostgreSQL 17 and newer.
+pub fn in_newer_words(plan: &str) -> String {
+    plan.replace("InitPlan 1 (returns $0)", "InitPlan 1").replace("$0", "(InitPlan 1).col1")
+}
+
 /// Says that something was not tested. Not with println!, which the test harness swallows.
 pub fn skipped(what: &str) {
     let _ = writeln!(std::io::stderr(), "SKIPPED {what}");

@@ -313,7 +313,7 @@ fn writes_that_fail() {
 
     // A build fails at the page, and leaves nothing.
     let files = |client: &mut Client| value(client, "SELECT count(*) FROM pg_class WHERE relname LIKE 'j%'");
-    for bytes in [1 << 20, built * 2 / 3] {
+    for bytes in [1 << 20, built / 8192 * 2 / 3 * 8192] {
         let mut victim = cluster.connect();
         limit_files(&cluster, Backend::of(&mut victim), &bytes.to_string());
         let build =

@@ -255,17 +255,18 @@ fn what_cannot_be_indexed() {
     let mut client = cluster.client();
     client
         .batch_execute(
-            "CREATE TABLE t (id int, v vector, w vector(2001), x vector(2000), y vector(3));
+            "CREATE TABLE t (id int, j json, v vector, w vector(2001), x vector(2000), y vector(3));
              INSERT INTO t (v) VALUES ('[1,2]'), ('[1,2,3]')",
         )
         .unwrap();
     for (what, sqlstate, message) in [
         ("(v)", "22023", "column does not have dimensions"),
         ("(w)", "54000", "column cannot have more than 2000 dimensions for ivf index"),
-        ("(y, x)", "0A000", "access method \"ivf\" does not support multicolumn indexes"),
+        ("(y, x)", "0A000", "an ivf index has one vector, which is its first column"),
         ("(y) INCLUDE (id)", "0A000", "access method \"ivf\" does not support included columns"),
         ("(y DESC)", "0A000", "access method \"ivf\" does not support ASC/DESC options"),
-        ("(id)", "42704", "data type integer has no default operator class for access method \"ivf\""),
+        ("(id)", "0A000", "an ivf index has one vector, which is its first column"),
+        ("(j)", "42704", "data type json has no default operator class for access method \"ivf\""),
         ("(y) WITH (nonsense = 1)", "22023", "unrecognized parameter \"nonsense\""),
         ("(y) WITH (bits = 0)", "22023", "value 0 out of bounds for option \"bits\""),
         ("(y) WITH (bits = 9)", "22023", "value 9 out of bounds for option \"bits\""),

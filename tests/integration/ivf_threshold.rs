@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::cluster::{Cluster, rows, value, wait_until};
+use crate::cluster::{Cluster, refused, rows, value, wait_until};
 use crate::ivf::{
     BY_SORTING, BY_WHOLE_INDEX, COSINE, Clusters, INNER_PRODUCT, L2, METRICS, make_index, make_table,
     plan_under, rows_under, text,
@@ -201,9 +201,8 @@ fn the_scan_ends_there() {
     assert!(removed < 60, "{plan}");
     let found = rows(&mut client, &sql).len();
     assert!((20..=23).contains(&found), "{found}");
-    // Who wants all of them gets all, sorted; who groups or counts them, too.
+    // Who groups or counts them gets all.
     for sql in [
-        format!("SELECT id FROM t WHERE {d} < '{r}' ORDER BY {d}"),
         format!("SELECT {d} FROM t WHERE {d} < '{r}' GROUP BY 1 ORDER BY 1 LIMIT 50"),
         format!("SELECT DISTINCT {d} FROM t WHERE {d} < '{r}' ORDER BY 1 LIMIT 50"),
         format!("SELECT rank() OVER (ORDER BY {d}), count(*) OVER () FROM t WHERE {d} < '{r}' LIMIT 50"),
@@ -221,6 +220,52 @@ fn the_scan_ends_there() {
     // A sum of what is there is exact, and reads the table.
     let count = format!("SELECT count(*) FROM t WHERE {d} < '{r}'");
     assert_eq!(value(&mut client, &count), "23");
+}
+
+/// All rows below a number: those of all lists that have some, sorted, if the index is to be had for less than the table.
+#[test]
+fn without_a_limit() {
+    let (_cluster, mut client, query) = clustered(20_000, L2, "lists = 100");
+    let d = format!("v <-> '{query}'");
+    let all = |r: &str| format!("SELECT id FROM t WHERE {d} < {r} ORDER BY {d}");
+    let explain = |client: &mut Client, sql: &str| {
+        rows(client, &format!("EXPLAIN (COSTS OFF) {sql}")).concat().join("\n")
+    };
+    for at in [0, 23, 150] {
+        let sql = all(&format!("'{}'", nth(&mut client, &d, at)));
+        let plan = explain(&mut client, &sql);
+        assert!(plan.contains("Sort\n") && plan.contains("Index Cond: (v <<->> ROW("), "{at}: {plan}");
+        let (found, exact) = (rows(&mut client, &sql), rows_under(&mut client, BY_SORTING, &sql));
+        assert!(found.len() * 10 >= exact.len() * 9, "{at}: {} of {}", found.len(), exact.len());
+        // In the exact order, whichever lists they are from.
+        let mut rest = exact.iter();
+        assert!(found.iter().all(|row| rest.any(|other| other == row)), "{at}");
+    }
+    for at in [5_000, 19_999] {
+        let sql = all(&format!("'{}'", nth(&mut client, &d, at)));
+        let plan = explain(&mut client, &sql);
+        assert!(!plan.contains("<<->>"), "{at}: {plan}");
+        assert_eq!(rows(&mut client, &sql).len(), at);
+    }
+    // Numbers that are no bound, and vectors that the planner does not know.
+    for r in ["'NaN'", "'Infinity'", "(SELECT 0.1::float8)"] {
+        assert!(!explain(&mut client, &all(r)).contains("<<->>"), "{r}");
+    }
+    assert_eq!(rows(&mut client, &all("NULL")).len(), 0);
+    let r = nth(&mut client, &d, 23);
+    client
+        .batch_execute(
+            "PREPARE near(vector, float8) AS SELECT id FROM t WHERE v <-> $1 < $2 ORDER BY v <-> $1",
+        )
+        .unwrap();
+    for (mode, by_index) in [("force_custom_plan", true), ("force_generic_plan", false)] {
+        client.batch_execute(&format!("SET plan_cache_mode = {mode}")).unwrap();
+        let plan = explain(&mut client, &format!("EXECUTE near('{query}', '{r}')"));
+        assert_eq!(plan.contains("<<->>"), by_index, "{mode}: {plan}");
+    }
+    // Of another length, the vector is refused when the query runs.
+    let wrong = "SELECT id FROM t WHERE v <-> '[1,2]' < 1 ORDER BY v <-> '[1,2]'";
+    assert_eq!(refused(&mut client, wrong).sqlstate, "22000");
 }
 
 /// Written by hand, which nobody need do, the sphere is a condition like others, whatever the order.

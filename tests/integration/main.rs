@@ -12,6 +12,7 @@ mod dump;
 mod encodings;
 mod image;
 mod ivf;
+mod ivf_columns;
 mod ivf_concurrency;
 mod ivf_crash;
 mod ivf_ddl;

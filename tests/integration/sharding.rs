@@ -4,21 +4,17 @@ use std::time::{Duration, Instant};
 
 use postgres::Client;
 
-use crate::cluster::{Cluster, refused, rows, skipped, value, wait_until};
+use crate::cluster::{Cluster, blocks, in_newer_words, refused, rows, skipped, value, wait_until};
 
 /// The page's SQL of a kind, in order, and what it shows as the plan.
 fn page(kind: &str) -> Vec<String> {
-    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/sharding.md")).unwrap();
-    let fence = format!("```{kind}\n");
-    let blocks = page.split(&fence).skip(1).map(|rest| rest.split("```").next().unwrap().to_string());
+    let blocks = blocks("docs/sharding.md", kind).into_iter();
     // The tiny model of the tests has other dimensions.
     blocks.map(|block| block.replace("vector(384)", "vector(32)")).collect()
 }
 
-/// The words of PostgreSQL 17 and newer.
 fn plan(client: &mut Client, sql: &str) -> String {
-    let lines = rows(client, sql).concat().join("\n");
-    lines.replace("InitPlan 1 (returns $0)", "InitPlan 1").replace("<=> $0", "<=> (InitPlan 1).col1")
+    in_newer_words(&rows(client, sql).concat().join("\n"))
 }
 
 /// The shards, the coordinator, and a connection to it.

@@ -2,16 +2,16 @@
 
 use std::cell::RefCell;
 
+use crate::columns::{Columns, Value, check_count, write_values};
+use crate::geometry::Geometry;
 use crate::kernel::norm_squared;
 use crate::kmeans::{Assigner, KMeans};
-use crate::layout::{
-    CodesMut, DIRECTORY, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, Page, PageKind, Row, Tid,
-};
+use crate::layout::{CodesMut, DIRECTORY, DIRECTORY_BITS, META_BLOCK, NO_BLOCK, Page, PageKind, Row, Tid};
 use crate::metric::Metric;
 use crate::quantize::{Space, decode, encode};
 use crate::random::SplitMix64;
 use crate::rotate::Rotation;
-use crate::store::{Block, PageSink};
+use crate::store::{Block, IndexError, PageSink};
 
 /// Of the rotation and of k-means: builds can be repeated. Any number does.
 const SEED: u64 = 0x70675f656d626564;
@@ -25,6 +25,7 @@ pub struct Options {
     /// 1..=8
     pub bits: usize,
     pub metric: Metric,
+    pub columns: Columns,
     /// Lists wanted, 1..=[`MAX_LISTS`]; there are fewer if the sample has fewer different vectors.
     pub lists: usize,
 }
@@ -66,12 +67,12 @@ pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize,
 
 /// Bytes that [`Trained`], [`Encoder`] and [`Writer`] need, at most, when the build has `memory`.
 fn load_memory(options: &Options, lists: usize, memory: usize) -> usize {
-    let geometry = Geometry::new(options.dims, options.bits);
+    let geometry = Geometry::new(options.dims, options.bits, options.columns);
     let batch = batch(&geometry, memory);
     // Centroids as floats, as the matrix multiplication wants them, and as codes, and its products.
     let centroids = lists * (3 * geometry.padded + batch) * size_of::<f32>();
     // For the inner product, the vectors are copied.
-    let encoder = 2 * batch * geometry.padded * size_of::<f32>();
+    let encoder = batch * (2 * geometry.padded * size_of::<f32>() + options.columns.row_bytes());
     let run = RUN * (1 + geometry.refinement_pages()) * size_of::<Page>();
     centroids + encoder + 2 * run
 }
@@ -127,7 +128,7 @@ impl Trained {
 
     /// Encodes the centroids for the directory. `centroids` are centred.
     fn encode_centroids(options: Options, space: Space, centroids: &[f32]) -> Trained {
-        let directory = Geometry::new(options.dims, DIRECTORY_BITS);
+        let directory = Geometry::new(options.dims, DIRECTORY_BITS, Columns::default());
         let rotation = Rotation::new(options.dims, SEED);
         let mut z = Vec::new();
         let mut signs = vec![0; directory.sign_bytes()];
@@ -140,7 +141,8 @@ impl Trained {
             rotation.apply(&mut z);
             let factors = encode(&z, DIRECTORY_BITS, &mut signs, &mut refinement);
             let mut row = Vec::with_capacity(directory.row_bytes());
-            Row { tid: Tid::new(0, 0), factors, signs: &signs, refinement: &refinement }.write(&mut row);
+            Row { tid: Tid::new(0, 0), factors, values: &[], signs: &signs, refinement: &refinement }
+                .write(&mut row);
             encoded.push(row);
         }
         Trained::of(options, space, encoded)
@@ -148,7 +150,7 @@ impl Trained {
 
     /// Keeps the centroids as the directory's codes say them: a row goes to the list that a scan for it looks at first.
     fn of(options: Options, space: Space, centroids: Vec<Vec<u8>>) -> Trained {
-        let directory = Geometry::new(options.dims, DIRECTORY_BITS);
+        let directory = Geometry::new(options.dims, DIRECTORY_BITS, Columns::default());
         let uncentre = (options.metric == Metric::InnerProduct).then(|| {
             let mut origin = Vec::new();
             space.centre(&vec![0.0; options.dims], &mut origin);
@@ -170,7 +172,7 @@ impl Trained {
         }
         Trained {
             options,
-            geometry: Geometry::new(options.dims, options.bits),
+            geometry: Geometry::new(options.dims, options.bits, options.columns),
             space,
             assigner: RefCell::new(assigner),
             uncentre,
@@ -180,8 +182,8 @@ impl Trained {
 
     /// What another process of the same build makes an equal one of, with [`Trained::from_bytes`].
     pub fn to_bytes(&self) -> Vec<u8> {
-        let Options { dims, bits, metric, lists } = self.options;
-        let mut bytes = Vec::new();
+        let Options { dims, bits, metric, columns, lists } = self.options;
+        let mut bytes = bytemuck::bytes_of(&columns).to_vec();
         for number in [dims as u32, bits as u32, metric as u32, lists as u32] {
             bytes.extend_from_slice(&number.to_ne_bytes());
         }
@@ -192,14 +194,17 @@ impl Trained {
 
     /// `None` for what [`Trained::to_bytes`] did not make.
     pub fn from_bytes(bytes: &[u8]) -> Option<Trained> {
+        let (columns, bytes) = bytes.split_at_checked(size_of::<Columns>())?;
+        let columns: Columns = bytemuck::pod_read_unaligned(columns);
         let (numbers, bytes) = bytes.split_at_checked(4 * size_of::<u32>())?;
         let [dims, bits, metric, lists]: [u32; 4] = bytemuck::pod_read_unaligned(numbers);
         let metric = Metric::from_stored(metric)?;
-        let options = Options { dims: dims as usize, bits: bits as usize, metric, lists: lists as usize };
+        let options =
+            Options { dims: dims as usize, bits: bits as usize, metric, columns, lists: lists as usize };
         let (mean, centroids) = bytes.split_at_checked(options.dims * size_of::<f32>())?;
         let mean = mean.chunks_exact(size_of::<f32>()).map(bytemuck::pod_read_unaligned).collect();
         let space = Space::new(metric, SEED, mean);
-        let row_bytes = Geometry::new(options.dims, DIRECTORY_BITS).row_bytes();
+        let row_bytes = Geometry::new(options.dims, DIRECTORY_BITS, Columns::default()).row_bytes();
         Some(Trained::of(options, space, centroids.chunks_exact(row_bytes).map(<[u8]>::to_vec).collect()))
     }
 
@@ -274,6 +279,8 @@ pub struct Encoder<'a> {
     /// Rows at a time.
     batch: usize,
     tids: Vec<Tid>,
+    /// Of the columns, as [`write_values`] has them.
+    values: Vec<u8>,
     /// Centred and rotated vectors, rows × padded.
     vectors: Vec<f32>,
     z: Vec<f32>,
@@ -308,6 +315,7 @@ impl<'a> Encoder<'a> {
             trained,
             batch,
             tids: Vec::with_capacity(batch),
+            values: Vec::with_capacity(batch * geometry.columns.row_bytes()),
             vectors: Vec::with_capacity(batch * geometry.padded),
             z: Vec::new(),
             lists: Vec::with_capacity(batch),
@@ -317,14 +325,16 @@ impl<'a> Encoder<'a> {
         }
     }
 
-    /// Takes a row; false if it is not indexed (zero under cosine).
-    pub fn push(&mut self, tid: Tid, vector: &[f32]) -> bool {
+    /// Takes a row, with a value for each column; false if it is not indexed (zero under cosine).
+    pub fn push(&mut self, tid: Tid, vector: &[f32], values: &[Value]) -> Result<bool, IndexError> {
+        check_count(self.trained.options.columns, values)?;
         let indexed = self.trained.space.centre(vector, &mut self.z);
         if indexed {
             self.tids.push(tid);
+            write_values(values, &mut self.values);
             self.vectors.extend_from_slice(&self.z);
         }
-        indexed
+        Ok(indexed)
     }
 
     /// It is time to [drain](Encoder::drain).
@@ -347,13 +357,17 @@ impl<'a> Encoder<'a> {
             }
         }
         let rows = self.vectors.chunks_exact(geometry.padded).zip(&self.tids).zip(&self.lists);
-        for ((z, &tid), &list) in rows {
+        let value_bytes = geometry.columns.row_bytes();
+        for (i, ((z, &tid), &list)) in rows.enumerate() {
             let factors = encode(z, geometry.bits, &mut self.signs, &mut self.refinement);
             self.row.clear();
-            Row { tid, factors, signs: &self.signs, refinement: &self.refinement }.write(&mut self.row);
+            let values = &self.values[i * value_bytes..(i + 1) * value_bytes];
+            Row { tid, factors, values, signs: &self.signs, refinement: &self.refinement }
+                .write(&mut self.row);
             take(list, &self.row)?;
         }
         self.tids.clear();
+        self.values.clear();
         self.vectors.clear();
         Ok(())
     }
@@ -411,7 +425,7 @@ impl<'a, S: PageSink> Writer<'a, S> {
             self.next_list()?;
         }
         let Trained { options, centroids, .. } = self.trained;
-        let geometry = Geometry::new(options.dims, DIRECTORY_BITS);
+        let geometry = Geometry::new(options.dims, DIRECTORY_BITS, Columns::default());
         let mut directory = ListWriter::new(DIRECTORY, self.list.next_block);
         let mut row = Vec::with_capacity(geometry.row_bytes());
         for (centroid, &tid) in centroids.iter().zip(&self.finished) {
@@ -424,7 +438,7 @@ impl<'a, S: PageSink> Writer<'a, S> {
         let mut page = Page::zeroed();
         page.initialize(PageKind::Meta, NO_BLOCK);
         let meta = page.meta_mut();
-        meta.set_up(options.metric, options.bits, SEED);
+        meta.set_up(options.metric, options.bits, options.columns, SEED);
         meta.dims = options.dims as u32;
         meta.mean = self.mean;
         meta.directory = first.block();
@@ -444,6 +458,7 @@ pub fn write_without_dimensions<S: PageSink>(
     sink: &mut S,
     metric: Metric,
     bits: usize,
+    columns: Columns,
 ) -> Result<(), S::Error> {
     let mut page = Page::zeroed();
     sink.append(&page)?;
@@ -456,7 +471,7 @@ pub fn write_without_dimensions<S: PageSink>(
     sink.append(&page)?;
     page.initialize(PageKind::Meta, NO_BLOCK);
     let meta = page.meta_mut();
-    meta.set_up(metric, bits, SEED);
+    meta.set_up(metric, bits, columns, SEED);
     meta.mean = mean;
     meta.directory = directory;
     meta.pages = directory + 1;

@@ -1,8 +1,9 @@
 //! Checking the structure of an index.
 
+use crate::geometry::Geometry;
 use crate::index::{Index, read_meta};
 use crate::kernel;
-use crate::layout::{Codes, DIRECTORY, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
+use crate::layout::{Codes, DIRECTORY, META_BLOCK, NO_BLOCK, PageKind, Tid};
 use crate::quantize::decode;
 use crate::store::{Block, PageStore};
 

@@ -2,8 +2,9 @@
 
 use std::cmp::Ordering;
 
+use crate::filter::Filter;
 use crate::index::Index;
-use crate::layout::{Codes, Tid};
+use crate::layout::{Codes, Tid, count, lanes_of};
 use crate::quantize::{Query, Refined};
 use crate::scan::Options;
 use crate::segments::{self, List, Visitor, walk};
@@ -88,6 +89,7 @@ pub struct Collector<'a, S> {
     index: &'a Index,
     mode: Mode<'a>,
     options: &'a Options,
+    filter: &'a Filter,
     /// Rows up to here were collected, and returned, before.
     floor: Option<Place>,
     /// Rows after here had no room.
@@ -96,12 +98,18 @@ pub struct Collector<'a, S> {
     /// What there was from the lists before this one: candidates, and segments in the shortlist; `None` if that is not
     /// known any more.
     list_start: Option<(usize, usize)>,
+    /// Rows counted before this list, and those that satisfy the conditions.
+    counted: (u64, u64),
     /// What was collected is of no use.
     spoiled: bool,
     /// A row was left out as too far away.
     pub passed: bool,
     pub rows: u64,
+    /// Those that satisfy the conditions.
+    pub matching: u64,
     pub refinements: u64,
+    /// Of a segment, for [`Filter::matching`].
+    masks: Vec<u16>,
 }
 
 /// Rows that there is room for whatever the setting says: enough that a heap of them is worth its while.
@@ -113,7 +121,7 @@ impl<'a, S: PageStore> Collector<'a, S> {
         store: &'a S,
         index: &'a Index,
         mode: Mode<'a>,
-        options: &'a Options,
+        (options, filter): (&'a Options, &'a Filter),
         floor: Option<Place>,
         collected: &'a mut Collected,
     ) -> Collector<'a, S> {
@@ -124,37 +132,50 @@ impl<'a, S: PageStore> Collector<'a, S> {
             index,
             mode,
             options,
+            filter,
             floor,
             cut: None,
             collected,
             list_start: Some((0, 0)),
+            counted: (0, 0),
             spoiled: false,
             passed: false,
             rows: 0,
+            matching: 0,
             refinements: 0,
+            masks: Vec::new(),
         }
     }
 
-    /// Reads the lists; false if that has to be done again, because the sign bits of all rows do not fit into memory,
-    /// or because vacuum got in between.
-    pub fn read(&mut self, lists: &[List]) -> Result<bool, S::Error> {
-        if let Mode::Signs(_) = self.mode {
+    /// Reads lists until the rows of them and those that satisfy the conditions are `enough`; returns how many, or `None`
+    /// if all have to be read again, because the sign bits of their rows do not fit into memory, or because vacuum got in
+    /// between.
+    pub fn read(
+        &mut self,
+        lists: &[List],
+        enough: impl Fn(u64, u64) -> bool,
+    ) -> Result<Option<usize>, S::Error> {
+        if let (Mode::Signs(_), true) = (self.mode, self.filter.is_empty()) {
             let segments = lists.iter().map(|list| usize::from(list.run)).sum();
-            self.collected.shortlist.reserve(segments, self.options.memory);
+            self.collected.shortlist.reserve(segments, self.index.geometry.blocks, self.options.memory);
         }
         for (i, list) in lists.iter().enumerate() {
+            if enough(self.rows, self.matching) {
+                return Ok(Some(i));
+            }
             if let Some(next) = lists.get(i + 1) {
                 // Pages of a list are read together and stay in memory together: if the first is there, so are all.
                 let _ = (next.first..).take(next.run.into()).all(|block| self.store.prefetch(block));
             }
             self.list_start = Some((self.collected.candidates.len(), self.collected.shortlist.segments()));
+            self.counted = (self.rows, self.matching);
             walk(self.store, &self.index.geometry, list.first, self)?;
             if self.spoiled {
                 self.cut = self.floor;
-                return Ok(false);
+                return Ok(None);
             }
         }
-        Ok(true)
+        Ok(Some(lists.len()))
     }
 
     /// Keeps memory bounded: drops the candidates that were collected before, from `start` on, and the farthest if there
@@ -190,23 +211,33 @@ impl<S: PageStore> Visitor<S::Error> for Collector<'_, S> {
     fn visit(&mut self, page: Recent, codes: Codes) -> Result<bool, S::Error> {
         let Collected { shortlist, candidates, signs } = &mut *self.collected;
         let start = candidates.len();
+        let rows = if self.filter.is_empty() {
+            codes.live()
+        } else {
+            self.filter.matching(codes, &mut self.masks);
+            &self.masks
+        };
+        let matching = count(rows);
+        self.rows += if self.filter.is_empty() { matching } else { codes.count() } as u64;
+        self.matching += matching as u64;
+        if matching == 0 {
+            return Ok(true);
+        }
+        let lanes = lanes_of(rows);
         match self.mode {
             Mode::Signs(query) => {
-                self.rows += shortlist.add(page, codes, query) as u64;
+                shortlist.add(page, codes, rows, query);
                 // Bounds do not have the order in which rows are returned: no farthest ones can be dropped.
                 self.spoiled = shortlist.memory() > self.options.memory;
                 return Ok(!self.spoiled);
             }
             Mode::Everything => {
-                candidates
-                    .extend(codes.live_lanes().map(|lane| Candidate { key: 0.0, tid: codes.tid(lane) }));
+                candidates.extend(lanes.map(|lane| Candidate { key: 0.0, tid: codes.tid(lane) }));
             }
             Mode::WholeCodes(query) => {
                 let (geometry, options) = (&self.index.geometry, self.options);
                 let metric = self.index.space.metric();
-                let (lanes, mut read) = (0..geometry.lanes(), 0);
                 let each = |lane, refined: Refined| {
-                    read += 1;
                     if options.is_beyond(metric, refined.lower) {
                         self.passed = true;
                     } else {
@@ -214,17 +245,15 @@ impl<S: PageStore> Visitor<S::Error> for Collector<'_, S> {
                     }
                 };
                 segments::refine_lanes(self.store, geometry, (page.block, codes), lanes, query, signs, each)?;
-                (self.rows, self.refinements) = (self.rows + read, self.refinements + read);
-                self.trim(start);
-                return Ok(true);
+                self.refinements += matching as u64;
             }
         }
-        self.rows += (candidates.len() - start) as u64;
         self.trim(start);
         Ok(true)
     }
 
     fn restart(&mut self) {
+        (self.rows, self.matching) = self.counted;
         match self.list_start {
             None => self.spoiled = true,
             Some((candidates, segments)) => {

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use crate::build::MAX_LISTS;
-use crate::layout::{DIRECTORY_BITS, FORMAT_VERSION, Geometry, MAX_DIMENSIONS, META_BLOCK, Meta, PageKind};
+use crate::columns::Columns;
+use crate::geometry::Geometry;
+use crate::layout::{DIRECTORY_BITS, FORMAT_VERSION, MAX_DIMENSIONS, META_BLOCK, Meta, PageKind};
 use crate::metric::Metric;
 use crate::quantize::Space;
 use crate::store::{IndexError, PageStore};
@@ -34,8 +36,9 @@ impl Index {
         let page = read_mean(store, &meta)?;
         let mean = page.mean(dimensions(&meta));
         let same = |known: &Rc<Index>| {
-            let fixed =
-                |meta: &Meta| (meta.dims, meta.bits, meta.seed, meta.mean, meta.directory, meta.lists);
+            let fixed = |meta: &Meta| {
+                (meta.dims, meta.bits, meta.columns, meta.seed, meta.mean, meta.directory, meta.lists)
+            };
             fixed(&known.meta) == fixed(&meta) && known.space.metric() == metric && known.space.mean() == mean
         };
         Ok(known.filter(same).unwrap_or_else(|| Rc::new(Index::of(meta, metric, mean))))
@@ -44,8 +47,8 @@ impl Index {
     fn of(meta: Meta, metric: Metric, mean: &[f32]) -> Index {
         Index {
             meta,
-            geometry: Geometry::new(mean.len(), meta.bits as usize),
-            directory: Geometry::new(mean.len(), DIRECTORY_BITS),
+            geometry: Geometry::new(mean.len(), meta.bits as usize, meta.columns),
+            directory: Geometry::new(mean.len(), DIRECTORY_BITS, Columns::default()),
             space: Space::new(metric, meta.seed, mean.to_vec()),
         }
     }
@@ -78,6 +81,7 @@ pub fn read_meta<S: PageStore>(store: &S) -> Result<(Meta, Metric), S::Error> {
     let known =
         (1..=MAX_DIMENSIONS as u32).contains(&meta.dims) && (1..=MAX_LISTS as u32).contains(&meta.lists);
     let possible = (known || (meta.dims, meta.lists) == (0, 0)) && (1..=8).contains(&meta.bits);
+    let possible = possible && meta.columns.is_possible();
     match metric {
         Some(metric) if possible => Ok((meta, metric)),
         _ => Err(IndexError::corrupt(META_BLOCK, "says what cannot be").into()),

@@ -2,16 +2,27 @@
 
 use bytemuck::Zeroable;
 
+use crate::columns::{Columns, Value, check_count, write_values};
+use crate::geometry::Geometry;
 use crate::index::{Index, read_meta};
-use crate::layout::{Codes, CodesMut, DIRECTORY_BITS, Geometry, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
+use crate::layout::{Codes, CodesMut, DIRECTORY_BITS, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
 use crate::quantize::{Factors, encode};
 use crate::segments::{self, Directory};
 use crate::store::{Block, Change, IndexError, PageStore};
 
 /// Adds a row; false if it is not indexed (zero under cosine). The vector has the index's dimensions, which it
 /// [knows](Index::knows_dimensions).
-pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) -> Result<bool, S::Error> {
+///
+/// `values`: one for each column.
+pub fn insert<S: PageStore>(
+    store: &S,
+    index: &Index,
+    tid: Tid,
+    vector: &[f32],
+    values: &[Value],
+) -> Result<bool, S::Error> {
     let geometry = &index.geometry;
+    check_count(geometry.columns, values)?;
     let mut z = Vec::new();
     if !index.space.centre(vector, &mut z) {
         return Ok(false);
@@ -19,7 +30,9 @@ pub fn insert<S: PageStore>(store: &S, index: &Index, tid: Tid, vector: &[f32]) 
     let mut signs = vec![0; geometry.sign_bytes()];
     let mut refinement = vec![0; geometry.refinement_bytes()];
     let factors = encode(&z, geometry.bits, &mut signs, &mut refinement);
-    let row = Row { tid, factors, signs: &signs, refinement: &refinement };
+    let mut stored = Vec::new();
+    write_values(values, &mut stored);
+    let row = Row { tid, factors, values: &stored, signs: &signs, refinement: &refinement };
 
     let query = index.space.query_for_row(vector, &z);
     let mut directory = Directory::read(store, index, &query)?;
@@ -44,7 +57,7 @@ const ATTEMPTS: usize = 100;
 /// 1..=[`MAX_DIMENSIONS`](crate::layout::MAX_DIMENSIONS), unless it has learnt it by now. It gets its first list,
 /// whose centroid is the origin.
 pub fn settle<S: PageStore>(store: &S, dims: usize) -> Result<(), S::Error> {
-    let geometry = Geometry::new(dims, DIRECTORY_BITS);
+    let geometry = Geometry::new(dims, DIRECTORY_BITS, Columns::default());
     let (meta, _) = read_meta(store)?;
     let mut change = store.change();
     let directory = change.lock_as(PageKind::Codes, meta.directory)?;
@@ -58,7 +71,8 @@ pub fn settle<S: PageStore>(store: &S, dims: usize) -> Result<(), S::Error> {
     let mut codes = CodesMut::new(change.page_mut(directory)?, &geometry);
     let signs = vec![0; geometry.sign_bytes()];
     let tid = Tid::new(first, 1);
-    codes.fill(0, &Row { tid, factors: Factors::zeroed(), signs: &signs, refinement: &[] });
+    let row = Row { tid, factors: Factors::zeroed(), values: &[], signs: &signs, refinement: &[] };
+    codes.fill(0, &row);
     codes.set_refinement_page(0, refinement);
     let new_meta = change.page_mut(meta_at)?.meta_mut();
     new_meta.dims = dims as u32;

@@ -2,9 +2,10 @@
 //!
 //! Integers and floats are in the machine's byte order, as in every Postgres relation. README.md draws the pages.
 
+use crate::columns::{Columns, Value, Width, read_values};
+use crate::geometry::Geometry;
 use crate::metric::Metric;
 use crate::quantize::Factors;
-use crate::rotate::padded;
 use crate::store::{Block, IndexError};
 use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut, from_bytes, from_bytes_mut};
 use std::ops::Range;
@@ -12,7 +13,7 @@ use std::ops::Range;
 /// What Postgres leaves of a page of 8192 bytes after its own header.
 pub const PAGE_BYTES: usize = 8192 - PAGE_HEADER_BYTES;
 /// `SizeOfPageHeaderData`.
-const PAGE_HEADER_BYTES: usize = 24;
+pub(crate) const PAGE_HEADER_BYTES: usize = 24;
 
 /// Rows of one block of codes.
 pub const LANES: usize = 16;
@@ -34,7 +35,7 @@ pub const META_BLOCK: Block = 0;
 const MAGIC: u16 = 0x7645;
 
 /// Raised when the meaning of a page changes; another version is refused with the hint to REINDEX.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 
 /// The content of a page.
 #[derive(Clone)]
@@ -185,7 +186,7 @@ pub struct Meta {
     /// Pages in use or on the free list; what lies beyond was added to the relation just before a crash.
     pub pages: Block,
     pub calibration_points: u32,
-    reserved: u32,
+    pub columns: Columns,
     /// Rows, as of the build or the last vacuum.
     pub rows: u64,
     /// Rows at the time of the training.
@@ -248,119 +249,13 @@ impl Tid {
     }
 }
 
-/// Where things are in the segments of an index, which follows from dimensions and bits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Geometry {
-    pub dims: usize,
-    /// Dimensions of the codes: `dims` filled up with zeros before the rotation.
-    pub padded: usize,
-    /// Bits a dimension, 1..=8.
-    pub bits: usize,
-    /// Blocks of [`LANES`] rows in a segment.
-    pub blocks: usize,
-    /// Refinement records in a page; 0 for codes of one bit.
-    pub records_per_page: usize,
-    refinements: Range<usize>,
-    live: Range<usize>,
-    tids: Range<usize>,
-    factors: [Range<usize>; 5],
-    codes: Range<usize>,
-}
-
-impl Geometry {
-    /// `dims` is 1..=[`MAX_DIMENSIONS`], `bits` 1..=8.
-    pub fn new(dims: usize, bits: usize) -> Geometry {
-        assert!((1..=MAX_DIMENSIONS).contains(&dims) && (1..=8).contains(&bits));
-        // As many rows as fit the code page, or somewhat fewer if their records then fill their pages better.
-        let fitting = (1..=PAGE_BYTES / LANES).map_while(|blocks| Geometry::with_blocks(dims, bits, blocks));
-        let best = fitting.min_by(|a, b| a.pages_per_lane().total_cmp(&b.pages_per_lane()));
-        best.unwrap_or_else(|| {
-            unreachable!("a block of {MAX_DIMENSIONS} dimensions fits a page; a test tries all of them")
-        })
-    }
-
-    fn pages_per_lane(&self) -> f64 {
-        (1 + self.refinement_pages()) as f64 / self.lanes() as f64
-    }
-
-    fn with_blocks(dims: usize, bits: usize, blocks: usize) -> Option<Geometry> {
-        let padded = padded(dims);
-        let lanes = blocks * LANES;
-        let record = padded / 8 * (bits - 1);
-        let records_per_page = if bits == 1 { 0 } else { (PAGE_BYTES - size_of::<Start>()) / record };
-        let refinement_pages = if bits == 1 { 0 } else { lanes.div_ceil(records_per_page) };
-
-        let mut end = size_of::<Segment>();
-        let mut take = |bytes: usize| {
-            let start = end;
-            end += bytes;
-            start..end
-        };
-        let refinements = take(refinement_pages * size_of::<Block>());
-        let live = take(blocks * size_of::<u16>());
-        let tids = take(lanes * size_of::<Tid>());
-        take((4 - tids.end % 4) % 4);
-        let factors = std::array::from_fn(|_| take(lanes * size_of::<f32>()));
-        // The codes start on a cache line of the page, its header included, so that no load crosses one.
-        let unaligned = (PAGE_HEADER_BYTES + factors[4].end) % 64;
-        take((64 - unaligned) % 64);
-        let codes = take(lanes * padded / 8);
-        (end <= PAGE_BYTES).then_some(Geometry {
-            dims,
-            padded,
-            bits,
-            blocks,
-            records_per_page,
-            refinements,
-            live,
-            tids,
-            factors,
-            codes,
-        })
-    }
-
-    /// Rows in a segment.
-    #[inline]
-    pub fn lanes(&self) -> usize {
-        self.blocks * LANES
-    }
-
-    /// Bytes of a row's sign bits.
-    #[inline]
-    pub fn sign_bytes(&self) -> usize {
-        self.padded / 8
-    }
-
-    /// Bytes of a row's refinement record.
-    #[inline]
-    pub fn refinement_bytes(&self) -> usize {
-        self.sign_bytes() * (self.bits - 1)
-    }
-
-    /// Refinement pages of a full segment.
-    pub fn refinement_pages(&self) -> usize {
-        self.refinements.len() / size_of::<Block>()
-    }
-
-    /// Which of the segment's refinement pages has a lane's record, and the record's bytes in it.
-    #[inline]
-    pub fn record(&self, lane: usize) -> (usize, Range<usize>) {
-        let bytes = self.refinement_bytes();
-        let start = size_of::<Start>() + lane % self.records_per_page * bytes;
-        (lane / self.records_per_page, start..start + bytes)
-    }
-
-    /// Bytes of an [encoded row](Row): TID, factors, sign bits, refinement.
-    pub fn row_bytes(&self) -> usize {
-        size_of::<Tid>() + size_of::<Factors>() + self.sign_bytes() + self.refinement_bytes()
-    }
-}
-
 /// An encoded row on its way into the index.
 #[derive(Debug, Clone, Copy)]
 pub struct Row<'a> {
     pub tid: Tid,
     pub factors: Factors,
+    /// As [`crate::columns::write_values`] has them.
+    pub values: &'a [u8],
     pub signs: &'a [u8],
     pub refinement: &'a [u8],
 }
@@ -369,11 +264,13 @@ impl Row<'_> {
     /// Reads what [`Row::write`] wrote: [`Geometry::row_bytes`] bytes, aligned or not.
     pub fn read<'a>(geometry: &Geometry, bytes: &'a [u8]) -> Row<'a> {
         let (tid, bytes) = bytes.split_at(size_of::<Tid>());
-        let (factors, codes) = bytes.split_at(size_of::<Factors>());
+        let (factors, bytes) = bytes.split_at(size_of::<Factors>());
+        let (values, codes) = bytes.split_at(geometry.columns.row_bytes());
         let (signs, refinement) = codes.split_at(geometry.sign_bytes());
         Row {
             tid: bytemuck::pod_read_unaligned(tid),
             factors: bytemuck::pod_read_unaligned(factors),
+            values,
             signs,
             refinement,
         }
@@ -382,6 +279,7 @@ impl Row<'_> {
     pub fn write(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(bytemuck::bytes_of(&self.tid));
         bytes.extend_from_slice(bytemuck::bytes_of(&self.factors));
+        bytes.extend_from_slice(self.values);
         bytes.extend_from_slice(self.signs);
         bytes.extend_from_slice(self.refinement);
     }
@@ -427,7 +325,7 @@ impl<'a> Codes<'a> {
     /// Lanes in use.
     #[inline]
     pub fn count(self) -> usize {
-        self.live().iter().map(|mask| mask.count_ones() as usize).sum()
+        count(self.live())
     }
 
     #[inline]
@@ -438,17 +336,45 @@ impl<'a> Codes<'a> {
     /// The lanes in use.
     #[inline]
     pub fn live_lanes(self) -> impl Iterator<Item = usize> + 'a {
-        (0..self.geometry.lanes()).filter(move |&lane| self.is_live(lane))
+        lanes_of(self.live())
     }
 
     pub fn free_lane(self) -> Option<usize> {
         let block = self.live().iter().position(|&mask| mask != u16::MAX)?;
-        Some(block * LANES + self.live()[block].trailing_ones() as usize)
+        let lane = block * LANES + self.live()[block].trailing_ones() as usize;
+        (lane < self.geometry.lanes()).then_some(lane)
     }
 
     #[inline]
     pub fn tid(self, lane: usize) -> Tid {
         self.page.slice::<Tid>(&self.geometry.tids)[lane]
+    }
+
+    /// Of a column, from 0.
+    pub fn width(self, column: usize) -> Width {
+        self.geometry.columns.width(column)
+    }
+
+    /// Of a column which rows are NULL: one bit a lane and one element a block.
+    pub fn nulls(self, column: usize) -> &'a [u16] {
+        self.page.slice(&self.geometry.nulls[column])
+    }
+
+    /// Of a column the numbers of all lanes, block by block. `T` is of the column's width.
+    pub fn numbers<T: Pod>(self, column: usize) -> &'a [[T; LANES]] {
+        self.page.slice::<T>(&self.geometry.numbers[column]).as_chunks().0
+    }
+
+    /// What a row has in the columns.
+    pub fn values(self, lane: usize) -> impl Iterator<Item = Value> + 'a {
+        (0..self.geometry.columns.count()).map(move |column| {
+            let (block, place) = (lane / LANES, lane % LANES);
+            let number = match self.geometry.columns.width(column) {
+                Width::Eight => self.numbers::<i64>(column)[block][place],
+                Width::Four => self.numbers::<i32>(column)[block][place].into(),
+            };
+            (self.nulls(column)[block] >> place & 1 == 0).then_some(number)
+        })
     }
 
     /// One element a lane each: [`Factors`] transposed, in the order of its fields.
@@ -478,6 +404,18 @@ impl<'a> Codes<'a> {
     }
 }
 
+/// How many rows these are: one bit a lane and one element a block.
+#[inline]
+pub fn count(rows: &[u16]) -> usize {
+    rows.iter().map(|rows| rows.count_ones() as usize).sum()
+}
+
+/// The lanes of such rows.
+#[inline]
+pub fn lanes_of(rows: &[u16]) -> impl Iterator<Item = usize> {
+    (0..rows.len() * LANES).filter(|lane| rows[lane / LANES] >> (lane % LANES) & 1 == 1)
+}
+
 /// A code page to change.
 pub struct CodesMut<'a> {
     page: &'a mut Page,
@@ -494,13 +432,22 @@ impl<'a> CodesMut<'a> {
         self.page.slice_mut(&self.geometry.refinements)[index] = block;
     }
 
-    /// Writes a row's code, factors and TID into a free lane; its refinement record is not on this page.
+    /// Writes a row's code, factors, values and TID into a free lane; its refinement record is not on this page.
     pub fn fill(&mut self, lane: usize, row: &Row) {
         let geometry = self.geometry;
         self.page.slice_mut(&geometry.tids)[lane] = row.tid;
         let factors: [f32; 5] = bytemuck::cast(row.factors);
         for (range, factor) in geometry.factors.iter().zip(factors) {
             self.page.slice_mut(range)[lane] = factor;
+        }
+        for (column, value) in read_values(row.values).enumerate() {
+            let nulls = &mut self.page.slice_mut::<u16>(&geometry.nulls[column])[lane / LANES];
+            *nulls = *nulls & !(1 << (lane % LANES)) | u16::from(value.is_none()) << (lane % LANES);
+            let (range, number) = (&geometry.numbers[column], value.unwrap_or(0));
+            match geometry.columns.width(column) {
+                Width::Eight => self.page.slice_mut::<i64>(range)[lane] = number,
+                Width::Four => self.page.slice_mut::<i32>(range)[lane] = number as i32,
+            }
         }
         let block = lane / LANES * LANES * geometry.sign_bytes();
         let codes = &mut self.page.bytes_mut()[geometry.codes.clone()][block..];
@@ -518,10 +465,11 @@ impl<'a> CodesMut<'a> {
 
 impl Meta {
     /// A metapage's first content; the page has been initialised.
-    pub fn set_up(&mut self, metric: Metric, bits: usize, seed: u64) {
+    pub fn set_up(&mut self, metric: Metric, bits: usize, columns: Columns, seed: u64) {
         self.version = FORMAT_VERSION;
         self.metric = metric as u32;
         self.bits = bits as u32;
+        self.columns = columns;
         self.seed = seed;
     }
 }
@@ -529,44 +477,20 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_geometry_fits_a_page() {
-        for bits in 1..=8 {
-            for dims in 1..=MAX_DIMENSIONS {
-                let geometry = Geometry::new(dims, bits);
-                assert!(geometry.codes.end <= PAGE_BYTES);
-                assert_eq!((geometry.codes.start + PAGE_HEADER_BYTES) % 64, 0);
-                if bits > 1 {
-                    assert!(geometry.record(geometry.lanes() - 1).0 < geometry.refinement_pages());
-                    assert!(geometry.record(geometry.records_per_page - 1).1.end <= PAGE_BYTES);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn fewer_bits_take_no_more_space() {
-        for dims in 1..=MAX_DIMENSIONS {
-            let sizes: Vec<f64> = (1..=8).map(|bits| Geometry::new(dims, bits).pages_per_lane()).collect();
-            assert!(sizes.is_sorted(), "{dims} dimensions: {sizes:?}");
-        }
-    }
-
-    #[test]
-    fn a_segment_of_384_dimensions() {
-        let geometry = Geometry::new(384, 8);
-        assert_eq!((geometry.lanes(), geometry.records_per_page, geometry.refinement_pages()), (96, 24, 4));
-    }
+    use crate::columns::write_values;
 
     #[test]
     fn a_lane_holds_what_was_put_into_it() {
-        let geometry = Geometry::new(100, 3);
+        let columns = Columns::new(&[Width::Four, Width::Eight, Width::Four]).unwrap();
+        let geometry = Geometry::new(100, 3, columns);
         let mut page = Page::zeroed();
         page.initialize(PageKind::Codes, 7);
         let signs: Vec<u8> = (0..geometry.sign_bytes() as u8).collect();
         let factors = Factors { norm_squared: 1.0, rescale: 2.0, error: 3.0, scale: 4.0, residual: 5.0 };
-        let row = Row { tid: Tid::new(70_000, 3), factors, signs: &signs, refinement: &[] };
+        let given = [Some(-7), Some(i64::MIN), None];
+        let mut values = Vec::new();
+        write_values(&given, &mut values);
+        let row = Row { tid: Tid::new(70_000, 3), factors, values: &values, signs: &signs, refinement: &[] };
         let lane = 37;
         CodesMut::new(&mut page, &geometry).fill(lane, &row);
 
@@ -576,6 +500,7 @@ mod tests {
         assert_eq!(read, signs);
         assert_eq!((codes.tid(lane), codes.factors(lane)), (row.tid, factors));
         assert_eq!(codes.tid(lane).block(), 70_000);
+        assert_eq!(codes.values(lane).collect::<Vec<_>>(), given);
         assert_eq!(codes.live_lanes().collect::<Vec<_>>(), [lane]);
         assert_eq!((codes.free_lane(), codes.next(), codes.count()), (Some(0), 7, 1));
         CodesMut::new(&mut page, &geometry).clear(lane);

@@ -1,7 +1,8 @@
 //! Chains of segments: the lists, and the directory.
 
+use crate::geometry::Geometry;
 use crate::index::Index;
-use crate::layout::{Codes, Geometry, LANES, NO_BLOCK, Page, PageKind, Tid};
+use crate::layout::{Codes, LANES, NO_BLOCK, Page, PageKind, Tid};
 use crate::quantize::{Query, Refined};
 use crate::shortlist::{self, Shortlist, Sketch};
 use crate::store::{Block, Change, IndexError, PageStore, ReadPage, Recent};
@@ -171,14 +172,14 @@ impl Directory {
         struct Reading<'a>(Shortlist, &'a Query);
         impl<E> Visitor<E> for Reading<'_> {
             fn visit(&mut self, page: Recent, codes: Codes) -> Result<bool, E> {
-                self.0.add(page, codes, self.1);
+                self.0.add(page, codes, codes.live(), self.1);
                 Ok(true)
             }
             fn restart(&mut self) {
                 self.0.clear();
             }
         }
-        let mut reading = Reading(Shortlist::new(index.directory.lanes()), query);
+        let mut reading = Reading(Shortlist::default(), query);
         walk(store, &index.directory, index.meta.directory, &mut reading)?;
         let lists = reading.0.open();
         if lists == 0 {

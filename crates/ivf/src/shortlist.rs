@@ -1,29 +1,38 @@
 //! Rows by the bounds that their sign bits give, of which the nearest are taken a few at a time.
 //!
-//! Of the ten thousand rows that a scan sees it needs about sixty. So the bounds stay as the kernel leaves them, segment
-//! by segment, and only the least of them are ever copied and sorted.
+//! Of the ten thousand rows that a scan sees it needs about sixty. So the bounds stay as the kernel leaves them, block
+//! by block, and only the least of them are ever copied and sorted.
 
 use crate::layout::{Codes, LANES};
 use crate::quantize::Query;
 use crate::store::Recent;
 
+#[derive(Default)]
 pub struct Shortlist {
-    /// Lanes of a segment.
-    lanes: usize,
     /// Code pages.
     segments: Vec<Recent>,
-    /// Of all lanes of the segments; NaN for a lane that is not in use, or was taken.
+    /// Their blocks that have a row.
+    blocks: Vec<BlockPlace>,
+    /// Of all lanes of the blocks; NaN for one that has no row for the scan, or whose row was taken.
     bounds: Vec<f32>,
     /// Bounds that are not NaN.
     open: usize,
     sample: Vec<f32>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct BlockPlace {
+    /// Number of the segment, as they were added.
+    segment: u32,
+    /// Number in the segment.
+    block: u32,
+}
+
 /// A row that was taken from the shortlist.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sketch {
     pub bound: f32,
-    /// Counted over all segments.
+    /// Lane, counted over all blocks.
     place: u32,
 }
 
@@ -31,36 +40,52 @@ pub struct Sketch {
 /// and takes 1 µs.
 const SAMPLE: usize = 1024;
 
+const BLOCK_BYTES: usize = size_of::<BlockPlace>() + LANES * size_of::<f32>();
+
 impl Shortlist {
-    /// For segments of so many lanes.
-    pub fn new(lanes: usize) -> Shortlist {
-        Shortlist { lanes, segments: Vec::new(), bounds: Vec::new(), open: 0, sample: Vec::new() }
-    }
-
-    /// Makes room for so many segments, as far as `memory` bytes allow.
-    pub fn reserve(&mut self, segments: usize, memory: usize) {
+    /// Makes room for so many segments of so many blocks, as far as `memory` bytes allow.
+    pub fn reserve(&mut self, segments: usize, blocks: usize, memory: usize) {
         self.segments.reserve(segments.min(memory / size_of::<Recent>()));
-        self.bounds.reserve((segments * self.lanes).min(memory / size_of::<f32>()));
+        let blocks = (segments * blocks).min(memory / BLOCK_BYTES);
+        self.blocks.reserve(blocks);
+        self.bounds.reserve(blocks * LANES);
     }
 
-    /// Adds the rows of a segment; returns how many.
-    pub fn add(&mut self, page: Recent, codes: Codes, query: &Query) -> usize {
-        let start = self.bounds.len();
-        self.segments.push(page);
-        self.bounds.resize(start + self.lanes, 0.0);
-        let bounds = &mut self.bounds[start..];
+    /// Adds rows of a segment: one bit a lane and one element a block, of lanes in use. Returns how many.
+    pub fn add(&mut self, page: Recent, codes: Codes, rows: &[u16], query: &Query) -> usize {
+        let segment = self.segments.len() as u32;
         let [norm_squared, rescale, error, ..] = codes.factor_columns();
-        query.lower_bounds(codes.codes(), norm_squared, rescale, error, bounds);
-        let mut rows = 0;
-        for (&live, bounds) in codes.live().iter().zip(bounds.as_chunks_mut::<LANES>().0) {
-            rows += live.count_ones() as usize;
-            if live != u16::MAX {
-                let unused = (0..LANES).filter(|lane| live >> lane & 1 == 0);
-                unused.for_each(|lane| bounds[lane] = f32::NAN);
+        let signs = codes.codes();
+        let sign_bytes = signs.len() / (rows.len() * LANES);
+        let (open, mut first) = (self.open, 0);
+        // Blocks side by side that have rows are computed together: without conditions, all of them.
+        for run in rows.chunk_by(|&a, &b| (a == 0) == (b == 0)) {
+            let blocks = first..first + run.len();
+            first = blocks.end;
+            if run[0] == 0 {
+                continue;
             }
+            let lanes = blocks.start * LANES..blocks.end * LANES;
+            let start = self.bounds.len();
+            self.bounds.resize(start + lanes.len(), 0.0);
+            let bounds = &mut self.bounds[start..];
+            let signs = &signs[lanes.start * sign_bytes..lanes.end * sign_bytes];
+            let [norm_squared, rescale, error] =
+                [norm_squared, rescale, error].map(|column| &column[lanes.clone()]);
+            query.lower_bounds(signs, norm_squared, rescale, error, bounds);
+            for (&rows, bounds) in run.iter().zip(bounds.as_chunks_mut::<LANES>().0) {
+                self.open += rows.count_ones() as usize;
+                if rows != u16::MAX {
+                    let others = (0..LANES).filter(|lane| rows >> lane & 1 == 0);
+                    others.for_each(|lane| bounds[lane] = f32::NAN);
+                }
+            }
+            self.blocks.extend(blocks.map(|block| BlockPlace { segment, block: block as u32 }));
         }
-        self.open += rows;
-        rows
+        if self.open > open {
+            self.segments.push(page);
+        }
+        self.open - open
     }
 
     /// Rows that were not taken yet.
@@ -70,7 +95,7 @@ impl Shortlist {
 
     /// Bytes that the rows take at most, were they all taken: in vectors that grow by doubling.
     pub fn memory(&self) -> usize {
-        2 * (self.bounds.len() * size_of::<f32>() + self.open * size_of::<Sketch>())
+        2 * (self.blocks.len() * BLOCK_BYTES + self.open * size_of::<Sketch>())
     }
 
     /// Segments added so far.
@@ -81,13 +106,16 @@ impl Shortlist {
     /// Forgets all segments but the first ones. Nothing was taken yet.
     pub fn truncate(&mut self, segments: usize) {
         self.segments.truncate(segments);
-        let rest = self.bounds.split_off((segments * self.lanes).min(self.bounds.len()));
+        let kept = self.blocks.partition_point(|place| (place.segment as usize) < segments);
+        self.blocks.truncate(kept);
+        let rest = self.bounds.split_off(kept * LANES);
         self.open -= rest.iter().filter(|bound| !bound.is_nan()).count();
     }
 
     /// Forgets everything.
     pub fn clear(&mut self) {
         self.segments.clear();
+        self.blocks.clear();
         self.bounds.clear();
         self.open = 0;
     }
@@ -131,7 +159,8 @@ impl Shortlist {
     /// Code page and lane of a row.
     pub fn place(&self, row: Sketch) -> (Recent, usize) {
         let place = row.place as usize;
-        (self.segments[place / self.lanes], place % self.lanes)
+        let BlockPlace { segment, block } = self.blocks[place / LANES];
+        (self.segments[segment as usize], block as usize * LANES + place % LANES)
     }
 }
 
@@ -159,16 +188,21 @@ mod tests {
                 1 => prop::sample::select(vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX]),
             ], 1..300),
             wanted in 1usize..40,
-            lanes in 1usize..4,
+            blocks in 1usize..4,
         ) {
-            let lanes = lanes * LANES;
+            let lanes = blocks * LANES;
             let mut bounds = bounds;
             bounds.resize(bounds.len().next_multiple_of(lanes), f32::NAN);
             let mut expected: Vec<f32> = bounds.iter().copied().filter(|bound| !bound.is_nan()).collect();
-            let mut shortlist = Shortlist::new(lanes);
-            shortlist.segments = (100..).take(bounds.len() / lanes).map(|block| Recent { block, buffer: 0 }).collect();
-            shortlist.open = expected.len();
-            shortlist.bounds = bounds.clone();
+            let mut shortlist = Shortlist {
+                segments: (100..).take(bounds.len() / lanes).map(|block| Recent { block, buffer: 0 }).collect(),
+                blocks: (0..(bounds.len() / LANES) as u32)
+                    .map(|i| BlockPlace { segment: i / blocks as u32, block: i % blocks as u32 })
+                    .collect(),
+                open: expected.len(),
+                bounds: bounds.clone(),
+                sample: Vec::new(),
+            };
 
             let mut all = Vec::new();
             while shortlist.open() > 0 {

@@ -1,7 +1,8 @@
 //! Removing dead rows.
 
+use crate::geometry::Geometry;
 use crate::index::Index;
-use crate::layout::{Codes, CodesMut, Geometry, META_BLOCK, NO_BLOCK, PageKind, Tid};
+use crate::layout::{Codes, CodesMut, META_BLOCK, NO_BLOCK, PageKind, Tid};
 use crate::segments::{count_rows, endless, first_segments, set_room};
 use crate::store::{Block, Change, IndexError, PageStore};
 

@@ -2,6 +2,7 @@
 
 use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer, write_without_dimensions};
 use ivf::check::check;
+use ivf::columns::Columns;
 use ivf::index::Index;
 use ivf::info::{Info, info};
 use ivf::insert::{insert, settle};
@@ -70,7 +71,7 @@ impl Table {
         let tid = tid(self.next);
         // The TID is used up even by a failure, as a heap's is.
         self.next += 1;
-        insert(&self.store, &self.index, tid, &vector)?;
+        insert(&self.store, &self.index, tid, &vector, &[])?;
         self.rows.insert(tid, vector);
         Ok(tid)
     }
@@ -146,7 +147,7 @@ fn build_into(
     bits: usize,
     lists: usize,
 ) -> Result<u64, MemError> {
-    let options = BuildOptions { dims, bits, metric, lists };
+    let options = BuildOptions { dims, bits, metric, columns: Columns::default(), lists };
     let sample = rows.values().flatten().copied().collect();
     let trained = Trained::train(&options, sample, &mut || Ok::<(), MemError>(()))?;
     let mut encoder = Encoder::new(&trained, 1 << 24);
@@ -156,7 +157,7 @@ fn build_into(
         Ok::<(), MemError>(())
     };
     for (&tid, vector) in rows {
-        encoder.push(tid, vector);
+        encoder.push(tid, vector, &[])?;
         if encoder.is_full() {
             encoder.drain(&mut take)?;
         }
@@ -175,7 +176,7 @@ fn another_process_encodes_alike() {
     for metric in METRICS {
         for (dims, bits, lists) in [(1, 1, 1), (20, 8, 7), (48, 3, 30)] {
             let vectors = Numbers::new(9).clustered(400, dims, 9);
-            let options = BuildOptions { dims, bits, metric, lists };
+            let options = BuildOptions { dims, bits, metric, columns: Columns::default(), lists };
             let trained = Trained::train(&options, vectors.concat(), &mut || Ok::<(), MemError>(())).unwrap();
             let bytes = trained.to_bytes();
             let copy = Trained::from_bytes(&bytes).unwrap();
@@ -183,7 +184,7 @@ fn another_process_encodes_alike() {
             let encoded = |trained: &Trained| {
                 let mut encoder = Encoder::new(trained, 1 << 24);
                 for (number, vector) in (0..).zip(&vectors) {
-                    encoder.push(tid(number), vector);
+                    encoder.push(tid(number), vector, &[]).unwrap();
                 }
                 let mut rows = Vec::new();
                 let take = |list: u32, row: &[u8]| {
@@ -322,7 +323,7 @@ fn the_first_row_can_tell_the_dimensions() {
     for (dims, bits) in [(1, 8), (384, 8), (2000, 8), (700, 1)] {
         for fail_after in 0..100 {
             let mut store = MemStore::default();
-            write_without_dimensions(&mut store, Metric::Cosine, bits).unwrap();
+            write_without_dimensions(&mut store, Metric::Cosine, bits, Columns::default()).unwrap();
             assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
             let index = Rc::new(Index::open(&store).unwrap());
             assert!(!index.knows_dimensions());
@@ -340,7 +341,7 @@ fn the_first_row_can_tell_the_dimensions() {
             assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
             let index = Rc::new(Index::open(&store).unwrap());
             assert_eq!((index.geometry.dims, index.geometry.bits), (dims, bits));
-            insert(&store, &index, tid(5), &vector).unwrap();
+            insert(&store, &index, tid(5), &vector, &[]).unwrap();
             let hit = Scan::new(index, Some(&vector), probes(1)).next(&store).unwrap().unwrap();
             assert_eq!(hit.tid, tid(5));
             // Opened before there was a row.
@@ -388,7 +389,7 @@ fn zero_vectors_are_not_indexed_by_cosine_and_allowed_as_a_query() {
     let rows = [vec![0.0, 0.0], vec![1.0, 0.0], vec![0.0, 2.0]];
     let table = Table::build(&rows, 2, Metric::Cosine, 8, 1);
     assert_eq!(table.info().rows, 2);
-    assert!(!insert(&table.store, &table.index, tid(77), &[0.0, 0.0]).unwrap());
+    assert!(!insert(&table.store, &table.index, tid(77), &[0.0, 0.0], &[]).unwrap());
     let mut scan = table.scan(Some(&[0.0, 0.0]), probes(1));
     let mut hits = 0;
     while let Some(hit) = scan.next(&table.store).unwrap() {
@@ -580,7 +581,7 @@ fn a_scan_survives_a_vacuum_between_its_rows() {
     }
     bulk_delete(&table.store, &table.index, &mut |tid| !kept.contains(&tid)).unwrap();
     for (number, vector) in (100_000..).zip(Numbers::new(11).clustered(3000, 16, 5)) {
-        insert(&table.store, &table.index, tid(number), &vector).unwrap();
+        insert(&table.store, &table.index, tid(number), &vector, &[]).unwrap();
     }
     while let Some(hit) = scan.next(&table.store).unwrap() {
         // Rows inserted since have other TIDs here; Postgres could not see them.
@@ -682,13 +683,13 @@ fn damage_is_an_error_and_is_found() {
         assert!(!matches!(problems, Ok(ref problems) if problems.is_empty()), "block {block}");
         let mut scan = table.scan(Some(&all[0]), probes(3));
         while let Ok(Some(_)) = scan.next(&table.store) {}
-        let _ = insert(&table.store, &table.index, tid(9999), &all[0]);
+        let _ = insert(&table.store, &table.index, tid(9999), &all[0], &[]);
         let _ = bulk_delete(&table.store, &table.index, &mut |_| true);
         let _ = info(&table.store);
     }
 
     let twice = table();
-    insert(&twice.store, &twice.index, tid(7), &all[7]).unwrap();
+    insert(&twice.store, &twice.index, tid(7), &all[7], &[]).unwrap();
     assert_eq!(check(&twice.store, 10, 64).unwrap(), ["row (0,8) is in two lanes"]);
 }
 
@@ -716,7 +717,7 @@ fn random_damage_never_panics_nor_loops() {
             while let Ok(Some(_)) = scan.next(&table.store) {}
         }
         for (number, vector) in (70_000..).zip(&all[..200]) {
-            let _ = insert(&table.store, &table.index, tid(number), vector);
+            let _ = insert(&table.store, &table.index, tid(number), vector, &[]);
         }
         let _ = bulk_delete(&table.store, &table.index, &mut |_| true);
     }
