@@ -1,6 +1,6 @@
-//! The README's tour, run as it stands.
+//! The README's tour and its section on filtering, run as they stand.
 
-use crate::cluster::{Cluster, skipped};
+use crate::cluster::{Cluster, blocks, in_newer_words, rows, skipped};
 
 /// The indented lines of a section.
 fn code_of(section: &str) -> String {
@@ -32,4 +32,46 @@ fn the_tour_runs_and_says_what_it_says() {
     let found: Vec<&str> =
         rows.into_iter().filter(|row| row.len() < 30 && row.parse::<f64>().is_err()).collect();
     assert_eq!(found, ["Rain jacket", "Trail shoe", "Trail shoe", "kitchen"]);
+}
+
+/// Each query's plan is the one that is shown, and its answer that of sorting.
+#[test]
+fn filtering_does_what_it_says() {
+    let cluster = Cluster::start();
+    let Some(model) = cluster.real_model() else {
+        return skipped("the README on filtering: no model of 384 dimensions is installed");
+    };
+    let mut client = cluster.client();
+    client
+        .batch_execute(&format!(
+            "SET pg_embed.default_model = '{model}'; SET timezone = 'UTC';
+             CREATE TABLE tenants (id int PRIMARY KEY, name text, plan text);
+             INSERT INTO tenants SELECT i, 'tenant ' || i, CASE i % 10 WHEN 0 THEN 'gold' ELSE 'free' END
+                FROM generate_series(1, 30) i;
+             CREATE TABLE docs (id int, title text, tenant_id int, created_at timestamptz, tags text[],
+                embedding vector(384));
+             SELECT setseed(0.5);
+             INSERT INTO docs SELECT i, 'text ' || i, i % 30 + 1,
+                timestamptz '2026-01-01 00:00+00' + i * interval '20 minutes',
+                CASE i % 9 WHEN 0 THEN '{{howto,old}}'::text[] ELSE '{{news}}' END,
+                (SELECT array_agg(random() - 0.5 + 0 * i * j) FROM generate_series(1, 384) j)
+                FROM generate_series(1, 12000) i;
+             ANALYZE tenants"
+        ))
+        .unwrap();
+    let (statements, plans) = (blocks("README.md", "sql filtering"), blocks("README.md", "text plan"));
+    client.batch_execute(&statements[0]).unwrap();
+    client.batch_execute("ANALYZE docs").unwrap();
+    assert_eq!(statements.len(), plans.len() + 1);
+    for (statement, plan) in statements[1..].iter().zip(&plans) {
+        let (before, explain) = statement.split_once("EXPLAIN (COSTS OFF) ").expect("it is explained");
+        client.batch_execute(before).unwrap();
+        let shown = rows(&mut client, &format!("EXPLAIN (COSTS OFF) {explain}")).concat().join("\n");
+        assert_eq!(in_newer_words(&shown), plan.trim_end(), "{statement}");
+        let sql = explain.trim_end().trim_end_matches(';');
+        let mut answer = |settings: &str| rows(&mut client, &format!("BEGIN; {settings}; {sql}; ROLLBACK"));
+        let exact = answer("SET LOCAL enable_indexscan = off");
+        assert_eq!(answer("SET LOCAL ivf.probes = 32768"), exact, "{statement}");
+        assert!(exact.len() >= 9 || statement.contains("< 0.6"), "{statement}: {exact:?}");
+    }
 }
