@@ -56,7 +56,12 @@ unsafe fn run(data: &pg_sys::TriggerData, function: pg_sys::Oid) -> Result<pg_sy
 
     let new = if update { data.tg_newtuple } else { data.tg_trigtuple };
     let new_texts: Vec<Option<Cow<str>>> = sources.iter().map(|source| row.text(new, source)).collect();
+    // `SET embedding = NULL` asks for a new vector, and `SET body = body` for that of a row that is older than the trigger; a
+    // statement about other columns does not.
+    let names = |column: &Column| names(data, column);
+    let wants_vector = row.is_null(new, &target) && (names(&target) || sources.iter().any(names));
     if update
+        && !wants_vector
         && sources.iter().zip(&new_texts).all(|(source, text)| row.text(data.tg_trigtuple, source) == *text)
     {
         return Ok(new);
@@ -76,6 +81,13 @@ unsafe fn run(data: &pg_sys::TriggerData, function: pg_sys::Oid) -> Result<pg_sy
         return Err(TriggerError::WrongDimensions { expected, found: vector.len() }.into());
     }
     Ok(row.with(new, &target, vector.map(VectorBuf::into_datum)))
+}
+
+/// Whether the UPDATE sets a column.
+fn names(data: &pg_sys::TriggerData, column: &Column) -> bool {
+    let member = column.number - pg_sys::FirstLowInvalidHeapAttributeNumber;
+    // SAFETY: the set of the statement's columns, of numbers that begin with those of system columns.
+    unsafe { pg_sys::bms_is_member(member, data.tg_updatedcols) }
 }
 
 /// A column, by its attribute number and type.
@@ -139,6 +151,13 @@ impl Row {
         } else {
             Err(TriggerError::NotText(owned(name)).into())
         }
+    }
+
+    fn is_null(&self, tuple: pg_sys::HeapTuple, column: &Column) -> bool {
+        let mut is_null = false;
+        // SAFETY: the column's number came from this descriptor, and the tuple is one of its rows.
+        unsafe { pg_sys::heap_getattr(tuple, column.number, self.descriptor, &mut is_null) };
+        is_null
     }
 
     /// The text of a column; `None` for NULL.

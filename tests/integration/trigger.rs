@@ -67,6 +67,18 @@ fn only_a_changed_source_is_embedded_again() {
     // Also set by hand in an UPDATE that the trigger sees.
     client.batch_execute("UPDATE docs SET embedding = embedding - embedding").unwrap();
     assert_eq!(value(&mut client, "SELECT vector_norm(embedding) FROM docs"), "0");
+    // A vector that is not there is made, whether it was taken away or the row is older than the trigger.
+    for (set, is_there) in [("embedding = NULL", "t"), ("body = body", "t"), ("note = 'newer'", "f")] {
+        client
+            .batch_execute(
+                "ALTER TABLE docs DISABLE TRIGGER docs_embed; UPDATE docs SET embedding = NULL;
+                 ALTER TABLE docs ENABLE TRIGGER docs_embed",
+            )
+            .unwrap();
+        client.batch_execute(&format!("UPDATE docs SET {set}")).unwrap();
+        let right = "SELECT embedding IS NOT DISTINCT FROM embed(title || E'\\n' || body) FROM docs";
+        assert_eq!(value(&mut client, right), is_there, "{set}");
+    }
     for related in ["body = 'another body'", "title = NULL", "title = ''", "title = 'x', body = NULL"] {
         client.batch_execute(&format!("UPDATE docs SET embedding = NULL, {related}")).unwrap();
         assert_eq!(rows(&mut client, WRONG), none(), "{related}");
