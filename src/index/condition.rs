@@ -97,8 +97,11 @@ impl Filtered {
             pgrx::check_for_interrupts!();
             let sql = self.search(&query, k);
             let exact = under(BY_SORTING, || self.distances(&sql, false).or_raise());
+            // No row satisfies the condition, which the planner may know; or a zero vector has no distances.
+            if exact.is_empty() {
+                continue;
+            }
             let found = under(BY_INDEX, || self.distances(&sql, true).or_raise());
-            // A zero vector has no distances.
             shares.extend(recall::share(&exact, &found));
         }
         Ok(recall::mean(&shares))
