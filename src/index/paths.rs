@@ -62,6 +62,9 @@ unsafe extern "C-unwind" fn set_rel_pathlist(
                 // All rows within a distance are wanted: those of further lists are sorted in.
                 let unordered = with_clauses(root, path, &clauses, null_mut());
                 (*unordered).path.pathkeys = pathkeys;
+                // The planner takes a third of the table for "less than", which would be dear to sort.
+                let rows = ((*unordered).indexselectivity * (*table).tuples).max(1.0);
+                (*unordered).path.rows = rows.min((*table).rows);
                 let sorted = pg_sys::create_sort_path(root, table, unordered.cast(), pathkeys, -1.0);
                 pg_sys::add_path(table, sorted.cast());
             }
