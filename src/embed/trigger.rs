@@ -59,7 +59,7 @@ unsafe fn run(data: &pg_sys::TriggerData, function: pg_sys::Oid) -> Result<pg_sy
     // `SET embedding = NULL` asks for a new vector, and `SET body = body` for that of a row that is older than the trigger; a
     // statement about other columns does not.
     let names = |column: &Column| names(data, column);
-    let wants_vector = row.is_null(new, &target) && (names(&target) || sources.iter().any(names));
+    let wants_vector = row.value(new, &target).is_none() && (names(&target) || sources.iter().any(names));
     if update
         && !wants_vector
         && sources.iter().zip(&new_texts).all(|(source, text)| row.text(data.tg_trigtuple, source) == *text)
@@ -153,23 +153,20 @@ impl Row {
         }
     }
 
-    fn is_null(&self, tuple: pg_sys::HeapTuple, column: &Column) -> bool {
+    /// What a row has in a column; `None` for NULL.
+    fn value(&self, tuple: pg_sys::HeapTuple, column: &Column) -> Option<pg_sys::Datum> {
         let mut is_null = false;
         // SAFETY: the column's number came from this descriptor, and the tuple is one of its rows.
-        unsafe { pg_sys::heap_getattr(tuple, column.number, self.descriptor, &mut is_null) };
-        is_null
+        let datum = unsafe { pg_sys::heap_getattr(tuple, column.number, self.descriptor, &mut is_null) };
+        (!is_null).then_some(datum)
     }
 
     /// The text of a column; `None` for NULL.
     fn text(&self, tuple: pg_sys::HeapTuple, column: &Column) -> Option<Cow<'static, str>> {
-        // SAFETY: the column's number came from this descriptor, and the tuple is one of its rows. The output
-        // function's result lives in the trigger's per-row memory context.
+        let datum = self.value(tuple, column)?;
+        // SAFETY: a value of the column's type. The output function's result lives in the trigger's per-row memory
+        // context.
         unsafe {
-            let mut is_null = false;
-            let datum = pg_sys::heap_getattr(tuple, column.number, self.descriptor, &mut is_null);
-            if is_null {
-                return None;
-            }
             let mut output = pg_sys::InvalidOid;
             let mut is_varlena = false;
             pg_sys::getTypeOutputInfo(column.type_oid, &mut output, &mut is_varlena);

@@ -5,10 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use ivf::columns::Value;
 use ivf::index::Index;
 use ivf::layout::Tid;
-use ivf::metric::Metric;
 use pgrx::pg_sys;
 
 use super::columns::IndexColumns;
+use super::distance::has_distance;
 use super::page::Pages;
 use super::rows::Source;
 use super::{OfIndex, metric_of};
@@ -48,12 +48,12 @@ pub unsafe fn compare(source: &Source, limit: usize, memory: usize) -> Result<Ve
                 }
                 let vector = row.vector();
                 row.read(&columns, &mut numbers);
-                let has_distance = metric != Metric::Cosine
-                    || metric.operator(&vector, &vector).is_ok_and(|distance| !distance.is_nan());
                 let at = entries.partition_point(|&(tid, _)| tid < row.tid);
                 let here = || format!("row ({},{}) of the table", row.tid.block(), row.tid.offset);
                 match entries.get(at).filter(|(tid, _)| *tid == row.tid) {
-                    None if has_distance => problems.push(format!("{} is not in the index", here())),
+                    None if has_distance(metric, &vector) => {
+                        problems.push(format!("{} is not in the index", here()))
+                    }
                     Some((_, values)) if *values != fingerprint(&numbers) => {
                         problems.push(format!("{} has other values in its columns than the index", here()));
                     }

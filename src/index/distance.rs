@@ -8,6 +8,11 @@ use pgrx::pg_sys;
 use crate::error::Error;
 use crate::vector::Vector;
 
+/// Whether there is a distance from a vector at all: from a zero vector there is none by the cosine.
+pub fn has_distance(metric: Metric, vector: &[f32]) -> bool {
+    metric.operator(vector, vector).is_ok_and(|distance| !distance.is_nan())
+}
+
 /// Computes what an index's column or expression is for a row, and how far that is.
 pub struct RowDistance {
     metric: Metric,

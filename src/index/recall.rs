@@ -10,7 +10,7 @@ use ivf::metric::Metric;
 use pgrx::prelude::*;
 
 use super::condition::Filtered;
-use super::distance::RowDistance;
+use super::distance::{RowDistance, has_distance};
 use super::inspect::{Opened, Privilege, as_owner_of};
 use super::rows::Source;
 use super::sample::{Plan, Sample};
@@ -71,7 +71,7 @@ unsafe fn queries(source: &Source, sample: usize) -> Result<Vec<Vec<f32>>, Error
         let sample = Sample::take(source, None, plan);
         let Some(dims) = sample.dims else { return Ok(Vec::new()) };
         let rows = sample.vectors.chunks_exact(dims).map(<[f32]>::to_vec);
-        Ok(rows.filter(|query| metric.operator(query, query).is_ok_and(|d| !d.is_nan())).collect())
+        Ok(rows.filter(|query| has_distance(metric, query)).collect())
     }
 }
 

@@ -51,8 +51,8 @@ impl Shortlist {
         self.bounds.reserve(blocks * LANES);
     }
 
-    /// Adds rows of a segment: one bit a lane and one element a block, of lanes in use. Returns how many.
-    pub fn add(&mut self, page: Recent, codes: Codes, rows: &[u16], query: &Query) -> usize {
+    /// Adds rows of a segment: one bit a lane and one element a block, of lanes in use.
+    pub fn add(&mut self, page: Recent, codes: Codes, rows: &[u16], query: &Query) {
         let segment = self.segments.len() as u32;
         let [norm_squared, rescale, error, ..] = codes.factor_columns();
         let signs = codes.codes();
@@ -85,7 +85,6 @@ impl Shortlist {
         if self.open > open {
             self.segments.push(page);
         }
-        self.open - open
     }
 
     /// Rows that were not taken yet.
