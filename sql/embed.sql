@@ -37,6 +37,13 @@ CREATE FUNCTION token_count(model text, input text) RETURNS integer
     AS 'MODULE_PATHNAME', 'token_count_model_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE COST 100;
 COMMENT ON FUNCTION token_count(text, text) IS 'tokens of a text as the named model would see it without truncation, special tokens included';
 
+CREATE FUNCTION chunk(
+    input text, max_tokens integer DEFAULT NULL, overlap integer DEFAULT 0, format text DEFAULT 'plain', model text DEFAULT NULL,
+    OUT ordinal integer, OUT content text, OUT start_offset integer, OUT end_offset integer, OUT tokens integer
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'chunk_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 1000 ROWS 10;
+COMMENT ON FUNCTION chunk(text, integer, integer, text, text) IS 'a text as parts that a model can see whole: paragraphs, sentences, words; format is plain or markdown';
+
 CREATE FUNCTION embed_models(
     OUT name text, OUT dimensions integer, OUT max_tokens integer, OUT pooling text, OUT document_prefix text,
     OUT query_prefix text, OUT "precision" text, OUT loaded boolean, OUT path text, OUT error text

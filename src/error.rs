@@ -3,6 +3,7 @@
 use std::ffi::CStr;
 use std::io::ErrorKind;
 
+use embedder::chunk::Format;
 use ivf::store::IndexError;
 use ivf::vector::VectorError;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -56,7 +57,15 @@ pub enum Error {
         max_tokens: usize,
     },
     Trigger(TriggerError),
+    Chunk(ChunkError),
     Ivf(IvfError),
+}
+
+/// How `chunk` can be misused, beyond what the embedder refuses.
+#[derive(Debug)]
+pub enum ChunkError {
+    UnknownFormat(String),
+    Negative { name: &'static str, value: i32 },
 }
 
 /// What an `ivf` index can refuse.
@@ -141,6 +150,12 @@ impl From<embedder::Error> for Error {
 impl From<IvfError> for Error {
     fn from(error: IvfError) -> Self {
         Error::Ivf(error)
+    }
+}
+
+impl From<ChunkError> for Error {
+    fn from(error: ChunkError) -> Self {
+        Error::Chunk(error)
     }
 }
 
@@ -281,6 +296,7 @@ impl From<Error> for ErrorReport {
             )
             .set_hint("Split the text, or set pg_embed.on_truncate to ignore what does not fit."),
             Error::Trigger(e) => trigger_report(e),
+            Error::Chunk(e) => chunk_report(e),
             Error::Ivf(e) => ivf_report(e),
         }
     }
@@ -329,8 +345,22 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
         E::OutOfMemory { reason } => {
             report(Code::ERRCODE_OUT_OF_MEMORY, message).set_detail(presentable(reason))
         }
+        E::ChunkSize { .. } | E::ChunkOverlap { .. } => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message),
+        E::ChunkCharacter { .. } => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
+            .set_hint("Raise max_tokens."),
         E::Thread(_) => report(Code::ERRCODE_INSUFFICIENT_RESOURCES, message),
         E::Tokenize(_) | E::Run { .. } => report(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message),
+    }
+}
+
+fn chunk_report(error: ChunkError) -> ErrorReport {
+    let code = Code::ERRCODE_INVALID_PARAMETER_VALUE;
+    match error {
+        ChunkError::UnknownFormat(format) => {
+            let known = Format::NAMES.map(|(name, _)| name).join(", ");
+            report(code, format!("unknown format \"{format}\"")).set_hint(format!("Formats are: {known}."))
+        }
+        ChunkError::Negative { name, value } => report(code, format!("{name} must not be negative, not {value}")),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use embedder::cache::{Cache, Key};
+use embedder::chunk::{Chunk, ChunkOptions};
 use embedder::{Embedding, Interrupts, Kind};
 use pgrx::{PgLogLevel, pg_sys};
 
@@ -130,6 +131,15 @@ pub fn token_count(model: Option<&str>, text: &str) -> Result<usize, Error> {
         let session = &mut *session.borrow_mut();
         let loaded = session.models.open(model, INTERRUPTS)?;
         Ok(loaded.model.token_count(text, INTERRUPTS)?)
+    })
+}
+
+/// The chunks of `text`.
+pub fn chunk(model: Option<&str>, text: &str, options: &ChunkOptions) -> Result<Vec<Chunk>, Error> {
+    SESSION.with(|session| {
+        let session = &mut *session.borrow_mut();
+        let loaded = session.models.open(model, INTERRUPTS)?;
+        Ok(loaded.model.chunk(text, options, INTERRUPTS)?)
     })
 }
 

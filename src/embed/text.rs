@@ -4,8 +4,8 @@ use std::borrow::Cow;
 use std::ffi::{CStr, c_int};
 use std::ops::Deref;
 
-use pgrx::callconv::{Arg, ArgAbi};
-use pgrx::{FromDatum, impl_sql_translatable, pg_sys, varlena};
+use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
+use pgrx::{FromDatum, IntoDatum, impl_sql_translatable, pg_sys, varlena};
 
 use crate::error::Error;
 
@@ -48,6 +48,58 @@ unsafe impl<'fcx> ArgAbi<'fcx> for Text<'fcx> {
     unsafe fn unbox_arg_unchecked(arg: Arg<'_, 'fcx>) -> Self {
         // SAFETY: the caller promises a non-null `text`.
         unsafe { arg.unbox_arg_using_from_datum().unwrap_unchecked() }
+    }
+}
+
+/// A `text` result, made of UTF-8 that came from the database: it has its characters in its own encoding.
+pub struct TextBuf(pg_sys::Datum);
+
+impl TextBuf {
+    pub fn new(text: &str) -> TextBuf {
+        // SAFETY: pointer and length are those of a slice. The result is the same bytes, or a NUL-terminated copy; it is copied
+        // into the datum.
+        unsafe {
+            let start = text.as_ptr().cast();
+            let converted =
+                pg_sys::pg_any_to_server(start, text.len() as c_int, pg_sys::pg_enc::PG_UTF8 as c_int);
+            let bytes = if std::ptr::eq(converted, start) {
+                text.as_bytes()
+            } else {
+                CStr::from_ptr(converted).to_bytes()
+            };
+            let datum = pg_sys::cstring_to_text_with_len(bytes.as_ptr().cast(), bytes.len() as c_int);
+            TextBuf(datum.into())
+        }
+    }
+}
+
+impl IntoDatum for TextBuf {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.0)
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::TEXTOID
+    }
+}
+
+impl_sql_translatable!(TextBuf, "text");
+
+// SAFETY: the SQL declares these results as `text`.
+unsafe impl BoxRet for TextBuf {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
+        // SAFETY: cstring_to_text_with_len made the datum.
+        unsafe { fcinfo.return_raw_datum(self.0) }
+    }
+}
+
+/// How many characters the database sees in a text; in SQL_ASCII each byte is one.
+pub fn characters(text: &str) -> usize {
+    // SAFETY: reads a setting of the database.
+    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_SQL_ASCII as c_int {
+        text.len()
+    } else {
+        text.chars().count()
     }
 }
 

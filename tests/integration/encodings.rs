@@ -13,6 +13,14 @@ fn utf8_and_latin1(cluster: &Cluster) -> (Client, Client) {
     (utf8, cluster.connect_as("postgres", "l1"))
 }
 
+/// What `chunk` makes of a text six times, and whether its offsets are those of substr.
+fn chunks_of(text: &str) -> String {
+    format!(
+        "SELECT c.*, substr(t, start_offset, end_offset - start_offset) = content
+         FROM repeat(E'{text}. ', 6) AS t, chunk(t, 12) AS c"
+    )
+}
+
 #[test]
 fn latin1_gives_the_vectors_of_utf8() {
     let cluster = Cluster::start();
@@ -35,6 +43,7 @@ fn latin1_gives_the_vectors_of_utf8() {
         assert_eq!(value(&mut latin1, &inserted), expected, "{text}");
         let tokens = format!("SELECT token_count('{text}')");
         assert_eq!(value(&mut latin1, &tokens), value(&mut utf8, &tokens));
+        assert_eq!(rows(&mut latin1, &chunks_of(text)), rows(&mut utf8, &chunks_of(text)));
     }
 }
 
@@ -97,6 +106,7 @@ fn sql_ascii_refuses_what_is_not_utf8() {
         r"SELECT embed(ARRAY['a', E'caf\xe9'])",
         r"SELECT embed_query(E'caf\xe9')",
         r"SELECT token_count(E'caf\xe9')",
+        r"SELECT chunk(E'caf\xe9')",
         r"INSERT INTO docs VALUES (E'caf\xe9')",
     ] {
         assert_eq!(refused(&mut ascii, sql).sqlstate, "22021", "{sql}");
@@ -106,4 +116,6 @@ fn sql_ascii_refuses_what_is_not_utf8() {
     let expected = value(&mut utf8, "SELECT embed('café')");
     assert_eq!(value(&mut ascii, r"SELECT embed(E'caf\xc3\xa9')"), expected);
     assert_eq!(value(&mut ascii, "INSERT INTO docs VALUES ('café') RETURNING embedding"), expected);
+    let chunks = rows(&mut ascii, &chunks_of("café naïve"));
+    assert!(chunks.len() > 1 && chunks.iter().all(|chunk| chunk[5] == "t"), "{chunks:?}");
 }

@@ -33,6 +33,15 @@ pub enum Error {
     /// The tokenizer refused a text.
     #[error("could not tokenize the text: {0}")]
     Tokenize(String),
+    /// Chunks of that many tokens cannot be made.
+    #[error("max_tokens must be between {least} and {most}, not {given}")]
+    ChunkSize { given: usize, least: usize, most: usize },
+    /// Chunks would repeat more than they have.
+    #[error("overlap must be between 0 and {most}, not {given}")]
+    ChunkOverlap { given: usize, most: usize },
+    /// One character is more than a chunk may be.
+    #[error("character U+{:04X} has {tokens} tokens, which is more than max_tokens = {max_tokens}", *.character as u32)]
+    ChunkCharacter { character: char, tokens: usize, max_tokens: usize },
     /// ONNX Runtime failed while running the model.
     #[error("could not run model \"{model}\": {reason}")]
     Run { model: String, reason: String },

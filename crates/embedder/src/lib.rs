@@ -5,6 +5,7 @@
 mod batch;
 pub mod cache;
 pub mod catalog;
+pub mod chunk;
 mod error;
 mod interrupts;
 mod loading;

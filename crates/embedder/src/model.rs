@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::chunk::{Chunk, ChunkOptions, Splitter};
 use crate::session::{self, Batch, Output, Session};
 use crate::tokenize::{Tokenizer, Tokens};
 use crate::{Error, Interrupts, ModelSpec, batch, memory, pool};
@@ -107,6 +108,23 @@ impl Model {
     /// Tokens the model would see of `text`, special tokens included, before truncation.
     pub fn token_count(&self, text: &str, interrupts: Interrupts) -> Result<usize, Error> {
         self.tokenizer.count(&self.prefixed(text, Kind::Document)?, interrupts)
+    }
+
+    /// The chunks of `text`, each no longer than the model's maximum; see [`crate::chunk`].
+    pub fn chunk(
+        &self,
+        text: &str,
+        options: &ChunkOptions,
+        interrupts: Interrupts,
+    ) -> Result<Vec<Chunk>, Error> {
+        let splitter = Splitter {
+            tokenizer: &self.tokenizer,
+            own_tokens: self.prefix_tokens[Kind::Document as usize],
+            max_tokens: self.spec.max_tokens,
+            count: &|part| self.token_count(part, interrupts),
+            interrupts,
+        };
+        splitter.split(text, options)
     }
 
     /// The ids the model sees of `text`, cut at its maximum; `None` when there is nothing but special tokens.

@@ -70,12 +70,29 @@ impl Tokenizer {
 
     /// Tokens of `text`, special tokens included, before truncation.
     pub fn count(&self, text: &str, interrupts: Interrupts) -> Result<usize, Error> {
-        let mut tokens = self.special_tokens;
+        Ok(self.special_tokens + self.count_own(text, interrupts)?)
+    }
+
+    /// Tokens of `text` without special tokens.
+    pub fn count_own(&self, text: &str, interrupts: Interrupts) -> Result<usize, Error> {
+        let mut tokens = 0;
         for piece in pieces(text, self.long_words_are_unknown) {
             (interrupts.check)();
             tokens += self.encode_piece(piece)?.len();
         }
         Ok(tokens)
+    }
+
+    /// Where each token of `text` starts, in bytes, ascending; special tokens left out. For texts of less than 4 GB.
+    pub fn starts(&self, text: &str, interrupts: Interrupts) -> Result<Vec<u32>, Error> {
+        let mut starts = vec![];
+        for piece in pieces(text, self.long_words_are_unknown) {
+            (interrupts.check)();
+            let before = piece.as_ptr() as usize - text.as_ptr() as usize;
+            let encoding = self.inner.encode(piece, false).map_err(|e| Error::Tokenize(e.to_string()))?;
+            starts.extend(encoding.get_offsets().iter().map(|&(start, _)| (before + start) as u32));
+        }
+        Ok(starts)
     }
 
     /// `text` as the model sees it, cut at its maximum; `None` when there is nothing but special tokens to see.
@@ -154,13 +171,13 @@ fn split_piece(text: &str, skip_long_words: bool) -> (&str, &str) {
 }
 
 /// White space that separates words. BertNormalizer drops the three others, as control characters.
-fn is_space(c: char) -> bool {
+pub fn is_space(c: char) -> bool {
     c.is_whitespace() && !matches!(c, '\u{b}' | '\u{c}' | '\u{85}')
 }
 
 /// Characters that BertPreTokenizer and BertNormalizer separate from their neighbours: punctuation and CJK ideographs
 /// (the ranges of BERT's `_is_chinese_char`, as far as the tokenizers crate has them, too).
-fn stands_alone(c: char) -> bool {
+pub fn stands_alone(c: char) -> bool {
     c.is_ascii_punctuation()
         || c.is_punctuation()
         || matches!(c as u32,

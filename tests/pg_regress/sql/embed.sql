@@ -33,12 +33,39 @@ SELECT embed_query('hello world') = embed('hello world') AS same, embed_query('t
 
 SELECT token_count('hello world'), token_count(''), token_count('tiny-bert', repeat('word ', 1000)) > 64 AS more_than_it_sees;
 
+-- Parts that the model sees whole: at most as long as asked, split at paragraphs, then sentences, then words; offsets are substr's.
+CREATE TABLE manual (body text);
+INSERT INTO manual VALUES ('# Returns
+
+Send it back within ten days. The label is in the box; naïve wörds and 日本語 count, too.
+
+# Refunds
+
+They take five days.
+
+');
+SELECT c.* FROM manual, chunk(body, 20) AS c;
+SELECT ordinal, start_offset, tokens, substr(body, start_offset, end_offset - start_offset) = content AS same, token_count(content) = tokens AS counted
+FROM manual, chunk(body, max_tokens => 16, overlap => 4, format => 'markdown', model => 'tiny-int8');
+SELECT ordinal, tokens FROM chunk(repeat('word ', 100));
+SELECT count(*) FROM chunk(NULL);
+SELECT count(*) FROM chunk(E' \n\u0001');
+SELECT * FROM chunk('text', NULL, NULL, NULL, NULL);
+SELECT * FROM chunk('text', 5);
+SELECT * FROM chunk('text', 65);
+SELECT * FROM chunk('text', -1);
+SELECT * FROM chunk('text', 10, 8);
+SELECT * FROM chunk('text', 10, -1);
+SELECT * FROM chunk('text', format => 'html');
+SELECT * FROM chunk('text', model => 'no-such-model');
+DROP TABLE manual;
+
 SELECT name, dimensions, max_tokens, pooling, document_prefix, query_prefix, precision, path IS NOT NULL AS path, error
 FROM embed_models() WHERE name LIKE 'tiny%' ORDER BY name;
 
 -- Volatility: what a generated column and an index need, and what only a query may use.
 SELECT proname, pg_get_function_identity_arguments(oid) AS arguments, provolatile, proisstrict, proparallel, prosupport
-FROM pg_proc WHERE proname IN ('embed', 'embed_query', 'token_count', 'embed_models', 'embed_stats', 'embed_trigger') ORDER BY 1, 2;
+FROM pg_proc WHERE proname IN ('embed', 'embed_query', 'token_count', 'chunk', 'embed_models', 'embed_stats', 'embed_trigger') ORDER BY 1, 2;
 CREATE TABLE generated (body text, embedding vector(32) GENERATED ALWAYS AS (embed('tiny-bert', body)) STORED);
 INSERT INTO generated VALUES ('hello world'), (NULL), ('the quick brown fox');
 SELECT body, embedding <=> embed('hello world') < 1e-6 AS same FROM generated;
