@@ -9,6 +9,7 @@ use ivf::vector::VectorError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode as Code, pg_sys};
 
+use crate::spi::Failure;
 use crate::vector::MAX_DIMENSIONS;
 
 /// Everything pg_embed can refuse; [`OrRaise`] turns it into the ERROR.
@@ -58,7 +59,25 @@ pub enum Error {
     },
     Trigger(TriggerError),
     Chunk(ChunkError),
+    Pipeline(PipelineError),
     Ivf(IvfError),
+}
+
+/// What `embed_backfill` and vectorizers can refuse.
+#[derive(Debug)]
+pub enum PipelineError {
+    NullArgument { name: &'static str },
+    TransactionBlock { procedure: &'static str },
+    BatchSize { given: i32, most: i32 },
+    NotATable { name: String },
+    NoSources,
+    NoColumn { column: String, table: String },
+    NotAVector { column: String },
+    NotText { column: String },
+    Generated { column: String },
+    WrongDimensions { column: String, expected: usize, model: String, found: usize },
+    /// A WARNING: the others have their vectors.
+    SomeFailed { failed: u64, failure: Failure },
 }
 
 /// How `chunk` can be misused, beyond what the embedder refuses.
@@ -150,6 +169,12 @@ impl From<embedder::Error> for Error {
 impl From<IvfError> for Error {
     fn from(error: IvfError) -> Self {
         Error::Ivf(error)
+    }
+}
+
+impl From<PipelineError> for Error {
+    fn from(error: PipelineError) -> Self {
+        Error::Pipeline(error)
     }
 }
 
@@ -297,6 +322,7 @@ impl From<Error> for ErrorReport {
             .set_hint("Split the text, or set pg_embed.on_truncate to ignore what does not fit."),
             Error::Trigger(e) => trigger_report(e),
             Error::Chunk(e) => chunk_report(e),
+            Error::Pipeline(e) => pipeline_report(e),
             Error::Ivf(e) => ivf_report(e),
         }
     }
@@ -361,6 +387,53 @@ fn chunk_report(error: ChunkError) -> ErrorReport {
             report(code, format!("unknown format \"{format}\"")).set_hint(format!("Formats are: {known}."))
         }
         ChunkError::Negative { name, value } => report(code, format!("{name} must not be negative, not {value}")),
+    }
+}
+
+fn pipeline_report(error: PipelineError) -> ErrorReport {
+    use PipelineError as E;
+    match error {
+        E::NullArgument { name } => {
+            report(Code::ERRCODE_NULL_VALUE_NOT_ALLOWED, format!("{name} must not be null"))
+        }
+        E::TransactionBlock { procedure } => report(
+            Code::ERRCODE_ACTIVE_SQL_TRANSACTION,
+            format!("{procedure} cannot run inside a transaction block"),
+        )
+        .set_detail("It commits after each batch of rows."),
+        E::BatchSize { given, most } => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("batch_size must be between 1 and {most}, not {given}"),
+        ),
+        E::NotATable { name } => {
+            report(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not a table"))
+        }
+        E::NoSources => {
+            report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "sources must name at least one column of text")
+        }
+        E::NoColumn { column, table } => report(
+            Code::ERRCODE_UNDEFINED_COLUMN,
+            format!("column \"{column}\" of relation \"{table}\" does not exist"),
+        ),
+        E::NotAVector { column } => {
+            report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" is not of type vector"))
+        }
+        E::NotText { column } => {
+            report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" is not text"))
+        }
+        E::Generated { column } => report(
+            Code::ERRCODE_GENERATED_ALWAYS,
+            format!("column \"{column}\" is a generated column"),
+        )
+        .set_detail("Postgres computes its value itself."),
+        E::WrongDimensions { column, expected, model, found } => report(
+            Code::ERRCODE_DATA_EXCEPTION,
+            format!("column \"{column}\" has {expected} dimensions, model \"{model}\" has {found}"),
+        ),
+        E::SomeFailed { failed, failure } => {
+            report(failure.sqlstate, format!("{failed} rows could not be embedded"))
+                .set_detail(presentable(format!("The first one: {}", failure.message)))
+        }
     }
 }
 

@@ -10,7 +10,9 @@ mod error;
 mod guc;
 mod index;
 mod panics;
+mod spi;
 mod vector;
+mod vectorizer;
 
 pg_module_magic!();
 
@@ -19,6 +21,7 @@ extension_sql_file!("../sql/vector.sql", name = "vector", requires = ["alone"]);
 extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["vector"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
 extension_sql_file!("../sql/ivf_columns.sql", name = "ivf_columns", requires = ["ivf"]);
+extension_sql_file!("../sql/vectorizer.sql", name = "vectorizer", requires = ["ivf_columns"]);
 
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

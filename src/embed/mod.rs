@@ -11,6 +11,8 @@ mod support;
 pub mod text;
 mod trigger;
 
+pub use trigger::vector_type;
+
 #[cfg(any(test, feature = "pg_test"))]
 #[pgrx::pg_schema]
 mod tests {

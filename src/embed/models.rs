@@ -134,6 +134,19 @@ pub fn token_count(model: Option<&str>, text: &str) -> Result<usize, Error> {
     })
 }
 
+/// The model of that name; without one the default model's name.
+pub fn named(model: Option<&str>) -> String {
+    model.map_or_else(guc::default_model, str::to_string)
+}
+
+/// Of the vectors that the named model makes. It is loaded.
+pub fn dimensions(model: &str) -> Result<usize, Error> {
+    SESSION.with(|session| {
+        let session = &mut *session.borrow_mut();
+        Ok(session.models.open(Some(model), INTERRUPTS)?.model.spec().dimensions)
+    })
+}
+
 /// The chunks of `text`.
 pub fn chunk(model: Option<&str>, text: &str, options: &ChunkOptions) -> Result<Vec<Chunk>, Error> {
     SESSION.with(|session| {

@@ -7,7 +7,7 @@ use std::ops::Deref;
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
 use pgrx::{FromDatum, IntoDatum, impl_sql_translatable, pg_sys, varlena};
 
-use crate::error::Error;
+use crate::error::{Error, OrRaise};
 
 /// A `text` argument.
 pub struct Text<'a>(Cow<'a, str>);
@@ -106,10 +106,15 @@ pub fn characters(text: &str) -> usize {
 /// A string in the database's encoding, as UTF-8. Raises an ERROR for bytes that are no text in that encoding, which
 /// only an SQL_ASCII database can hold.
 pub fn utf8(bytes: &[u8]) -> Cow<'_, str> {
+    try_utf8(bytes).or_raise()
+}
+
+/// Likewise, with the ERROR as [`Error::NotUtf8`].
+pub fn try_utf8(bytes: &[u8]) -> Result<Cow<'_, str>, Error> {
     // SAFETY: reads a setting of the database.
     if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as c_int {
         if let Ok(text) = std::str::from_utf8(bytes) {
-            return Cow::Borrowed(text);
+            return Ok(Cow::Borrowed(text));
         }
     } else {
         // SAFETY: the pointer and length are those of a slice; the result is the same bytes or a NUL-terminated copy.
@@ -120,8 +125,8 @@ pub fn utf8(bytes: &[u8]) -> Cow<'_, str> {
             if std::ptr::eq(converted, start) { bytes } else { CStr::from_ptr(converted).to_bytes() }
         };
         if let Ok(text) = std::str::from_utf8(converted) {
-            return Cow::Borrowed(text);
+            return Ok(Cow::Borrowed(text));
         }
     }
-    Error::NotUtf8.raise()
+    Err(Error::NotUtf8)
 }

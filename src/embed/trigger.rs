@@ -200,7 +200,7 @@ impl Row {
 
 /// What `embed(text)` returns that is in the schema of `function`: the extension's own `vector`, or pgvector's, which may
 /// be in another schema.
-fn vector_type(function: pg_sys::Oid) -> pg_sys::Oid {
+pub fn vector_type(function: pg_sys::Oid) -> pg_sys::Oid {
     let text = pg_sys::TEXTOID;
     // SAFETY: looks up catalog rows; buildoidvector copies the one argument type.
     unsafe {

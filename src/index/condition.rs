@@ -9,6 +9,7 @@ use pgrx::{PgList, is_a, pg_sys};
 use super::inspect::Opened;
 use super::{COLUMN, distance_operator, is_on_expression, name_of, recall};
 use crate::error::{Error, IvfError, OrRaise};
+use crate::spi::under;
 
 /// Searches under a condition: what they are made of, as SQL in the database's encoding.
 pub struct Filtered {
@@ -96,12 +97,12 @@ impl Filtered {
         for query in self.sample(sample)? {
             pgrx::check_for_interrupts!();
             let sql = self.search(&query, k);
-            let exact = under(BY_SORTING, || self.distances(&sql, false).or_raise());
+            let exact = under(&BY_SORTING, || self.distances(&sql, false).or_raise());
             // No row satisfies the condition, which the planner may know; or a zero vector has no distances.
             if exact.is_empty() {
                 continue;
             }
-            let found = under(BY_INDEX, || self.distances(&sql, true).or_raise());
+            let found = under(&BY_INDEX, || self.distances(&sql, true).or_raise());
             shares.extend(recall::share(&exact, &found));
         }
         Ok(recall::mean(&shares))
@@ -201,29 +202,6 @@ unsafe fn reads(mut plan: *mut pg_sys::Plan, index: pg_sys::Oid) -> bool {
             plan = (*plan).lefttree;
         }
         false
-    }
-}
-
-/// Runs something under settings that hold for it alone. An ERROR restores them, too, with the transaction's abort.
-fn under<T>(settings: Settings, run: impl FnOnce() -> T) -> T {
-    // SAFETY: sets settings that anybody may set, and puts back what there was.
-    unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        for (name, value) in settings {
-            pg_sys::set_config_option(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_USERSET,
-                pg_sys::GucSource::PGC_S_SESSION,
-                pg_sys::GucAction::GUC_ACTION_SAVE,
-                true,
-                0,
-                false,
-            );
-        }
-        let result = run();
-        pg_sys::AtEOXact_GUC(false, level);
-        result
     }
 }
 

@@ -1,0 +1,95 @@
+//! Vectors of many texts, where one that cannot be embedded does not stand in the way of the others.
+
+use std::sync::Arc;
+
+use crate::embed::models;
+use crate::error::Error;
+use crate::spi::Failure;
+
+/// Why an attempt with several items came to nothing.
+pub enum Trouble {
+    /// At least one of them is at fault; the others may do without it.
+    WithSome(Failure),
+    /// None would do.
+    WithAll(Error),
+}
+
+/// Results of `items`, in order: where an attempt with some of them fails, halves of them are tried, down to single ones.
+pub fn isolate<T, R>(
+    items: &[T],
+    attempt: &mut impl FnMut(&[T]) -> Result<Vec<R>, Trouble>,
+) -> Result<Vec<Result<R, Failure>>, Error> {
+    if items.is_empty() {
+        return Ok(vec![]);
+    }
+    match attempt(items) {
+        Ok(results) => Ok(results.into_iter().map(Ok).collect()),
+        Err(Trouble::WithAll(error)) => Err(error),
+        Err(Trouble::WithSome(failure)) if items.len() == 1 => Ok(vec![Err(failure)]),
+        Err(Trouble::WithSome(_)) => {
+            let (first, second) = items.split_at(items.len() / 2);
+            let mut results = isolate(first, attempt)?;
+            results.extend(isolate(second, attempt)?);
+            Ok(results)
+        }
+    }
+}
+
+/// A vector, or nothing for a text without anything to embed.
+pub type Vector = Option<Arc<[f32]>>;
+
+/// The vectors of `texts` by the named model.
+///
+/// # Errors
+/// What is wrong with the model, or the server: no text can be embedded.
+pub fn each(model: &str, texts: &[&str]) -> Result<Vec<Result<Vector, Failure>>, Error> {
+    isolate(texts, &mut |texts| {
+        let wanted: Vec<Option<&str>> = texts.iter().copied().map(Some).collect();
+        let embeddings = models::embed_all(Some(model), &wanted).map_err(trouble)?;
+        Ok(embeddings.into_iter().map(|embedding| embedding.and_then(|found| found.vector)).collect())
+    })
+}
+
+fn trouble(error: Error) -> Trouble {
+    use embedder::Error as E;
+    let of_a_text = matches!(
+        error,
+        Error::Truncated { .. }
+            | Error::Embedder(E::Tokenize(_) | E::Run { .. } | E::ChunkCharacter { .. })
+    );
+    if !of_a_text {
+        return Trouble::WithAll(error);
+    }
+    Trouble::WithSome(error.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use pgrx::PgSqlErrorCode;
+
+    use super::*;
+
+    fn isolated(items: &[i32]) -> (Vec<Option<i32>>, usize) {
+        let mut attempts = 0;
+        let results = isolate(items, &mut |items: &[i32]| {
+            attempts += 1;
+            match items.iter().any(|&item| item < 0) {
+                true => Err(Trouble::WithSome(Failure {
+                    sqlstate: PgSqlErrorCode::ERRCODE_CHECK_VIOLATION,
+                    message: String::new(),
+                })),
+                false => Ok(items.iter().map(|item| item * 2).collect()),
+            }
+        });
+        let results = results.unwrap_or_default().into_iter().map(Result::ok).collect();
+        (results, attempts)
+    }
+
+    #[test]
+    fn what_fails_is_found_among_the_others() {
+        assert_eq!(isolated(&[1, 2, 3]), (vec![Some(2), Some(4), Some(6)], 1));
+        assert_eq!(isolated(&[]), (vec![], 0));
+        assert_eq!(isolated(&[-1]), (vec![None], 1));
+        assert_eq!(isolated(&[1, -1, 3, 4]), (vec![Some(2), None, Some(6), Some(8)], 5));
+    }
+}

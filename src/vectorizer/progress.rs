@@ -1,0 +1,98 @@
+//! How far a backfill is: for whoever has called it, in NOTICEs, and for all others in the view `embed_progress`.
+//!
+//! Its numbers are in a row of an unlogged table, which each batch brings up to date. The lock that the backfill holds during
+//! a batch tells that it is still running.
+
+use std::ffi::{CStr, CString};
+use std::time::{Duration, Instant};
+
+use pgrx::{PgLogLevel, pg_sys};
+
+use super::home::Home;
+use crate::error::tell;
+use crate::spi::{Connection, Value, as_user, statement};
+
+/// Between two NOTICEs.
+const EVERY: Duration = Duration::from_secs(10);
+
+pub struct Progress<'a> {
+    home: &'a Home,
+    started: Instant,
+    told: Instant,
+    pub total: u64,
+    pub done: u64,
+    pub failed: u64,
+    /// Rows that were looked at and need no vector: blank, or taken care of by another session.
+    pub skipped: u64,
+}
+
+impl Progress<'_> {
+    /// Makes the backfill's row, in the current transaction. Rows of those that have ended are removed.
+    pub fn begin<'a>(
+        home: &'a Home,
+        connection: &Connection,
+        relation: pg_sys::Oid,
+        target: &CStr,
+        model: &CStr,
+    ) -> Progress<'a> {
+        let now = Instant::now();
+        let progress = Progress { home, started: now, told: now, total: 0, done: 0, failed: 0, skipped: 0 };
+        progress.lock(connection);
+        // SAFETY: asks who the user is.
+        let role = unsafe { pg_sys::GetUserId() };
+        let delete = "DELETE FROM {home}.embed_backfills AS b
+            WHERE b.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() OR NOT EXISTS (
+                SELECT FROM pg_catalog.pg_locks AS l WHERE l.classid OPERATOR(pg_catalog.=) b.tableoid
+                    AND l.pid OPERATOR(pg_catalog.=) b.pid)";
+        let insert = "INSERT INTO {home}.embed_backfills (pid, role, relation, target, model)
+            VALUES (pg_catalog.pg_backend_pid(), $1, $2, $3, $4)";
+        as_user(home.owner, || {
+            connection.run(&progress.sql(delete), &[]);
+            connection.run(&progress.sql(insert), &[Value::oid(role), Value::oid(relation), Value::text(target), Value::text(model)]);
+        });
+        progress
+    }
+
+    /// To be called in each transaction: the lock ends with it.
+    pub fn lock(&self, connection: &Connection) {
+        let lock = "SELECT pg_catalog.pg_advisory_xact_lock_shared(
+            CAST(CAST($1 AS pg_catalog.regclass) AS pg_catalog.oid)::pg_catalog.int4, pg_catalog.pg_backend_pid())";
+        let table = self.sql("{home}.embed_backfills");
+        as_user(self.home.owner, || connection.run(&self.sql(lock), &[Value::text(&table)]));
+    }
+
+    /// Brings the row up to date.
+    pub fn save(&self, connection: &Connection) {
+        let update = "UPDATE {home}.embed_backfills
+            SET rows_total = $1, rows_done = $2, rows_failed = $3, rows_skipped = $4, updated_at = pg_catalog.clock_timestamp()
+            WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
+        let numbers = [self.total, self.done, self.failed, self.skipped].map(|n| Value::bigint(n as i64));
+        as_user(self.home.owner, || connection.run(&self.sql(update), &numbers));
+    }
+
+    pub fn end(&self, connection: &Connection) {
+        let delete = "DELETE FROM {home}.embed_backfills WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
+        as_user(self.home.owner, || connection.run(&self.sql(delete), &[]));
+    }
+
+    /// Says how far it is, if it has not for a while.
+    pub fn tell(&mut self) {
+        if self.told.elapsed() < EVERY {
+            return;
+        }
+        self.told = Instant::now();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let rate = self.done as f64 / seconds;
+        let seen = self.done + self.failed + self.skipped;
+        let left = self.total.saturating_sub(seen) as f64 * seconds / (seen as f64).max(1.0);
+        let message = format!(
+            "embed_backfill: {seen} of {} rows, {rate:.0} rows/s, {left:.0} s left",
+            self.total.max(seen)
+        );
+        tell(message, PgLogLevel::NOTICE);
+    }
+
+    fn sql(&self, template: &str) -> CString {
+        statement(template, &[("home", &self.home.schema)])
+    }
+}

@@ -1,0 +1,167 @@
+//! The table whose texts are embedded, and the columns that it must have.
+
+use std::ffi::{CStr, CString, c_char};
+use std::ptr::null_mut;
+
+use pgrx::pg_sys;
+
+use crate::embed::vector_type;
+use crate::error::{Error, PipelineError, quotable};
+use crate::spi::quoted;
+
+/// A table, locked against changes of its columns until the transaction ends.
+pub struct Table {
+    relation: pg_sys::Relation,
+    pub oid: pg_sys::Oid,
+    /// Its name with its schema, quoted.
+    pub sql: Vec<u8>,
+}
+
+/// A column that holds vectors.
+pub struct VectorColumn {
+    pub type_oid: pg_sys::Oid,
+    /// The n of `vector(n)`.
+    pub dimensions: Option<usize>,
+}
+
+impl Table {
+    /// # Errors
+    /// [`PipelineError::NotATable`] for a view, a foreign table and the like; an ERROR for what does not exist.
+    pub fn open(oid: pg_sys::Oid) -> Result<Table, Error> {
+        // SAFETY: opens a relation; the lock stays until the transaction ends. Its name and schema are C strings.
+        unsafe {
+            let relation = pg_sys::relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let form = &*(*relation).rd_rel;
+            if ![pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&(form.relkind as u8)) {
+                let name = name_of(relation);
+                pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+                return Err(PipelineError::NotATable { name }.into());
+            }
+            let schema = CStr::from_ptr(pg_sys::get_namespace_name(form.relnamespace));
+            let name = CStr::from_ptr(form.relname.data.as_ptr());
+            let sql = [quoted(schema), quoted(name)].join(&b'.');
+            Ok(Table { relation, oid, sql })
+        }
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> String {
+        // SAFETY: open.
+        unsafe { name_of(self.relation) }
+    }
+
+    /// The number of a column.
+    fn number(&self, column: &CStr) -> Result<pg_sys::AttrNumber, Error> {
+        // SAFETY: open; SPI_fnumber gives a column's number, or something below 1 for system columns and names unknown.
+        let number = unsafe { pg_sys::SPI_fnumber((*self.relation).rd_att, column.as_ptr()) };
+        if number < 1 {
+            return Err(PipelineError::NoColumn { column: quotable(column), table: self.name() }.into());
+        }
+        Ok(number as pg_sys::AttrNumber)
+    }
+
+    /// The type of a column, without domains around it, and its modifier.
+    fn type_of(&self, number: pg_sys::AttrNumber) -> (pg_sys::Oid, i32) {
+        let (mut declared, mut typmod, mut collation) = Default::default();
+        // SAFETY: a column that exists.
+        unsafe {
+            pg_sys::get_atttypetypmodcoll(self.oid, number, &mut declared, &mut typmod, &mut collation);
+            (pg_sys::getBaseTypeAndTypmod(declared, &mut typmod), typmod)
+        }
+    }
+
+    /// A column to write vectors into. `function` is one of this extension, whose type it must have.
+    pub fn vector_column(&self, column: &CStr, function: pg_sys::Oid) -> Result<VectorColumn, Error> {
+        let number = self.number(column)?;
+        let (type_oid, typmod) = self.type_of(number);
+        if type_oid != vector_type(function) {
+            return Err(PipelineError::NotAVector { column: quotable(column) }.into());
+        }
+        // SAFETY: a column that exists.
+        if unsafe { pg_sys::get_attgenerated(self.oid, number) } != 0 {
+            return Err(PipelineError::Generated { column: quotable(column) }.into());
+        }
+        Ok(VectorColumn { type_oid, dimensions: usize::try_from(typmod).ok() })
+    }
+
+    /// Checks that a column has text of some kind.
+    pub fn text_column(&self, column: &CStr) -> Result<(), Error> {
+        let (type_oid, _) = self.type_of(self.number(column)?);
+        let (mut category, mut preferred) = (0 as c_char, false);
+        // SAFETY: the type of a column exists.
+        unsafe { pg_sys::get_type_category_preferred(type_oid, &mut category, &mut preferred) };
+        if category as u8 == pg_sys::TYPCATEGORY_STRING {
+            Ok(())
+        } else {
+            Err(PipelineError::NotText { column: quotable(column) }.into())
+        }
+    }
+
+    /// Checks that the current user has a privilege on a column, or raises Postgres's own ERROR.
+    pub fn check_privilege(&self, column: &CStr, privilege: u32) -> Result<(), Error> {
+        let number = self.number(column)?;
+        // SAFETY: an open relation and one of its columns; the name is a C string.
+        unsafe {
+            let (user, mode) = (pg_sys::GetUserId(), privilege as pg_sys::AclMode);
+            let of_table = pg_sys::pg_class_aclcheck(self.oid, user, mode);
+            if of_table != pg_sys::AclResult::ACLCHECK_OK {
+                let of_column = pg_sys::pg_attribute_aclcheck(self.oid, number, user, mode);
+                let name = (*(*self.relation).rd_rel).relname.data.as_ptr();
+                pg_sys::aclcheck_error(of_column, pg_sys::ObjectType::OBJECT_TABLE, name);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: opened in `open`; the lock is kept.
+            unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE) };
+        }
+    }
+}
+
+/// # Safety
+/// `relation` is open.
+unsafe fn name_of(relation: pg_sys::Relation) -> String {
+    // SAFETY: the caller's promise.
+    quotable(unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) })
+}
+
+/// The text of an argument of type `text`, in the database's encoding.
+///
+/// # Safety
+/// A `text` that is not NULL.
+pub unsafe fn owned(text: pg_sys::Datum) -> CString {
+    // SAFETY: the caller's promise; what is returned is a C string.
+    unsafe {
+        let copy = pg_sys::text_to_cstring(text.cast_mut_ptr());
+        let owned = CStr::from_ptr(copy).to_owned();
+        pg_sys::pfree(copy.cast());
+        owned
+    }
+}
+
+/// The elements of a `text[]`, NULLs left out.
+///
+/// # Safety
+/// A `text[]` that is not NULL.
+pub unsafe fn owned_list(array: pg_sys::Datum) -> Vec<CString> {
+    let (mut datums, mut nulls, mut count) = (null_mut(), null_mut(), 0);
+    // SAFETY: the caller's promise: the elements have length -1 and alignment int. Both lists have `count` entries.
+    unsafe {
+        pg_sys::deconstruct_array(
+            pg_sys::pg_detoast_datum(array.cast_mut_ptr()).cast(),
+            pg_sys::TEXTOID,
+            -1,
+            false,
+            pg_sys::TYPALIGN_INT as c_char,
+            &mut datums,
+            &mut nulls,
+            &mut count,
+        );
+        (0..count as usize).filter(|&i| !*nulls.add(i)).map(|i| owned(*datums.add(i))).collect()
+    }
+}
