@@ -60,6 +60,8 @@ pub enum Error {
     Trigger(TriggerError),
     Chunk(ChunkError),
     Pipeline(PipelineError),
+    /// An ERROR that was caught, once more.
+    Failed(Failure),
     Ivf(IvfError),
 }
 
@@ -76,6 +78,19 @@ pub enum PipelineError {
     NotText { column: String },
     Generated { column: String },
     WrongDimensions { column: String, expected: usize, model: String, found: usize },
+    /// `embed_backfill`'s or a vectorizer's table has no key to tell rows by.
+    NoPrimaryKey { table: String },
+    NotATrigger,
+    /// Neither or both of target and destination.
+    OnePlace,
+    ChunksInAColumn,
+    ChunkOption { name: String, value: String },
+    /// A column of the key has the name of one that a table of chunks has.
+    ReservedColumn { column: String },
+    NameTaken,
+    NoVectorizer { name: String },
+    /// A model's files are others than those that a vectorizer's vectors were made with.
+    ModelChanged { name: String, model: String },
     /// A WARNING: the others have their vectors.
     SomeFailed { failed: u64, failure: Failure },
 }
@@ -323,6 +338,7 @@ impl From<Error> for ErrorReport {
             Error::Trigger(e) => trigger_report(e),
             Error::Chunk(e) => chunk_report(e),
             Error::Pipeline(e) => pipeline_report(e),
+            Error::Failed(failure) => ErrorReport::new(failure.sqlstate, failure.message, "pg_embed"),
             Error::Ivf(e) => ivf_report(e),
         }
     }
@@ -430,6 +446,45 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
             Code::ERRCODE_DATA_EXCEPTION,
             format!("column \"{column}\" has {expected} dimensions, model \"{model}\" has {found}"),
         ),
+        E::NoPrimaryKey { table } => report(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("table \"{table}\" has no primary key"),
+        )
+        .set_detail("A vectorizer knows rows by their primary key."),
+        E::NotATrigger => report(
+            Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            "vectorizer_enqueue is for the triggers that vectorizer_create makes",
+        ),
+        E::OnePlace => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "either target or destination must be given",
+        )
+        .set_hint("target names a column of the same table, destination a table of chunks, which is made."),
+        E::ChunksInAColumn => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "a column has one vector for a row, not one for each chunk",
+        )
+        .set_hint("Name a destination for the chunks."),
+        E::ChunkOption { name, value } => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("chunk cannot have \"{name}\": {value}"),
+        )
+        .set_hint("It takes max_tokens, overlap, and format: plain or markdown."),
+        E::ReservedColumn { column } => report(
+            Code::ERRCODE_DUPLICATE_COLUMN,
+            format!("the table of chunks has a column \"{column}\" of its own"),
+        )
+        .set_detail("It gets the columns of the source's primary key."),
+        E::NameTaken => report(Code::ERRCODE_DUPLICATE_OBJECT, "there is a vectorizer of that name already")
+            .set_hint("Give it another one: name => '...'."),
+        E::NoVectorizer { name } => {
+            report(Code::ERRCODE_UNDEFINED_OBJECT, format!("vectorizer \"{name}\" does not exist"))
+        }
+        E::ModelChanged { name, model } => report(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            format!("model \"{model}\" is not the one that has made the vectors of vectorizer \"{name}\""),
+        )
+        .set_detail("Its files have changed. Vectors of two models cannot be compared."),
         E::SomeFailed { failed, failure } => {
             report(failure.sqlstate, format!("{failed} rows could not be embedded"))
                 .set_detail(presentable(format!("The first one: {}", failure.message)))

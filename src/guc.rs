@@ -20,6 +20,7 @@ static WEIGHT_CACHE: GucSetting<bool> = GucSetting::<bool>::new(true);
 static THREADS: GucSetting<i32> = GucSetting::<i32>::new(1);
 static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTruncate::Ignore);
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
+static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::Relaxed);
 static MAX_PROBES: GucSetting<i32> = GucSetting::<i32>::new(MAX_LISTS);
@@ -154,6 +155,16 @@ fn define() {
         GucFlags::default(),
     );
     GucRegistry::define_int_guc(
+        c"pg_embed.max_workers",
+        c"Background workers that keep vectorizers in step at the same time, in all databases together.",
+        c"Each is one of max_worker_processes and computes with pg_embed.threads; 0 starts none.",
+        &MAX_WORKERS,
+        0,
+        64,
+        GucContext::Sighup,
+        GucFlags::default(),
+    );
+    GucRegistry::define_int_guc(
         c"ivf.probes",
         c"Lists that a scan of an ivf index reads before it returns the first row.",
         c"More find more of the nearest rows, and take longer; 0 chooses by the number of lists.",
@@ -243,6 +254,12 @@ pub fn on_truncate() -> OnTruncate {
 pub fn cache_size() -> usize {
     ensure_defined();
     CACHE_SIZE.get() as usize
+}
+
+/// 0: none is to be started.
+pub fn max_workers() -> usize {
+    ensure_defined();
+    MAX_WORKERS.get() as usize
 }
 
 /// 0 stands for the engine's choice.

@@ -31,6 +31,7 @@ pub extern "C-unwind" fn _PG_init() {
     if guc::preloading() {
         embed::stats::share();
         embed::models::preload();
+        vectorizer::register_launcher();
     }
 }
 

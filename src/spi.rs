@@ -9,7 +9,7 @@ use std::ptr::{null, null_mut};
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
-use crate::error::Error;
+use crate::error::{Error, presentable};
 
 /// A connection to SPI. What is allocated while it is the innermost one is freed with it.
 pub struct Connection(());
@@ -44,6 +44,24 @@ impl Connection {
                 0,
             );
         }
+        Rows::taken()
+    }
+
+    /// Prepares a statement for the rest of the session.
+    pub fn keep(&self, sql: &CStr, arguments: &[Value]) -> Plan {
+        let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.type_oid).collect();
+        // SAFETY: connected; the list has an entry for each argument. A plan that is kept belongs to the session.
+        unsafe {
+            let plan = pg_sys::SPI_prepare(sql.as_ptr(), arguments.len() as c_int, types.as_mut_ptr());
+            pg_sys::SPI_keepplan(plan);
+            Plan(plan)
+        }
+    }
+
+    pub fn run_plan(&self, plan: &Plan, arguments: &[Value]) -> Rows {
+        let (mut datums, nulls) = split(arguments);
+        // SAFETY: connected; the plan was made for arguments of these types.
+        unsafe { pg_sys::SPI_execute_plan(plan.0, datums.as_mut_ptr(), nulls.as_ptr(), false, 0) };
         Rows::taken()
     }
 
@@ -87,6 +105,9 @@ impl Drop for Connection {
         }
     }
 }
+
+/// A statement that is prepared for the rest of the session. Postgres plans it anew when what it is about changes.
+pub struct Plan(pg_sys::SPIPlanPtr);
 
 /// Arguments as SPI wants them: a blank for each one that is not NULL.
 fn split(arguments: &[Value]) -> (Vec<pg_sys::Datum>, Vec<c_char>) {
@@ -156,6 +177,11 @@ impl Rows {
         self.len() == 0
     }
 
+    /// A value of the first row; `None` also if there is no row.
+    pub fn first(&self, column: usize) -> Option<pg_sys::Datum> {
+        if self.is_empty() { None } else { self.datum(0, column) }
+    }
+
     /// The size of a value that is not stored elsewhere, such as a computed text; 0 for NULL.
     pub fn bytes(&self, row: usize, column: usize) -> usize {
         // SAFETY: a varlena, as the caller knows of the column, which has a size.
@@ -221,35 +247,51 @@ impl Value {
         Value { type_oid: pg_sys::INT8OID, datum: Some(value.into()) }
     }
 
+    pub fn int(value: i32) -> Value {
+        Value { type_oid: pg_sys::INT4OID, datum: Some(value.into()) }
+    }
+
+    pub fn boolean(value: bool) -> Value {
+        Value { type_oid: pg_sys::BOOLOID, datum: Some(value.into()) }
+    }
+
+    /// One that the caller has as a datum.
+    pub fn jsonb(value: Option<pg_sys::Datum>) -> Value {
+        Value { type_oid: pg_sys::JSONBOID, datum: value }
+    }
+
     pub fn text(value: &CStr) -> Value {
+        Value { type_oid: pg_sys::TEXTOID, datum: Some(Value::text_datum(value)) }
+    }
+
+    pub fn optional_text(value: Option<&CStr>) -> Value {
+        Value { type_oid: pg_sys::TEXTOID, datum: value.map(Value::text_datum) }
+    }
+
+    pub fn text_datum(value: &CStr) -> pg_sys::Datum {
         // SAFETY: copies a C string.
-        let datum = unsafe { pg_sys::cstring_to_text(value.as_ptr()) };
-        Value { type_oid: pg_sys::TEXTOID, datum: Some(datum.into()) }
+        unsafe { pg_sys::cstring_to_text(value.as_ptr()).into() }
+    }
+
+    pub fn texts<'t>(values: impl IntoIterator<Item = &'t CString>) -> Value {
+        let mut datums: Vec<_> = values.into_iter().map(|value| Value::text_datum(value)).collect();
+        Value::array(pg_sys::TEXTOID, &mut datums)
+    }
+
+    pub fn ints(values: impl IntoIterator<Item = i32>) -> Value {
+        let mut datums: Vec<_> = values.into_iter().map(pg_sys::Datum::from).collect();
+        Value::array(pg_sys::INT4OID, &mut datums)
     }
 
     /// A list without NULLs.
     pub fn array(element: pg_sys::Oid, datums: &mut [pg_sys::Datum]) -> Value {
-        Value::array_with_nulls(element, datums, &mut vec![false; datums.len()])
-    }
-
-    /// As many elements as `is_null` has entries.
-    pub fn array_with_nulls(
-        element: pg_sys::Oid,
-        datums: &mut [pg_sys::Datum],
-        is_null: &mut [bool],
-    ) -> Value {
-        assert_eq!(datums.len(), is_null.len());
         let (mut length, mut by_value, mut align) = Default::default();
-        let (mut dimensions, mut bounds) = ([datums.len() as c_int], [1]);
         // SAFETY: a type that exists, and as many values of it as are told.
         unsafe {
             pg_sys::get_typlenbyvalalign(element, &mut length, &mut by_value, &mut align);
-            let array = pg_sys::construct_md_array(
+            let array = pg_sys::construct_array(
                 datums.as_mut_ptr(),
-                is_null.as_mut_ptr(),
-                1,
-                dimensions.as_mut_ptr(),
-                bounds.as_mut_ptr(),
+                datums.len() as c_int,
                 element,
                 length.into(),
                 by_value,
@@ -285,11 +327,34 @@ pub fn quoted(name: &CStr) -> Vec<u8> {
     unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_bytes().to_vec()
 }
 
+/// The setting under which names without a schema are Postgres's own.
+pub const SAFE_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
+
+/// A text as SQL has it.
+pub fn literal(text: &CStr) -> Vec<u8> {
+    // SAFETY: a C string; the result is one, too.
+    unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())) }.to_bytes().to_vec()
+}
+
 /// Why a part of a transaction was rolled back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     pub sqlstate: PgSqlErrorCode,
     pub message: String,
+}
+
+impl Failure {
+    /// Its SQLSTATE.
+    pub fn code(&self) -> CString {
+        let code = self.sqlstate as i32;
+        let characters = [0, 6, 12, 18, 24].map(|shift| (code >> shift & 0x3f) as u8 + b'0');
+        CString::new(characters).unwrap_or_default()
+    }
+
+    /// Its message, as the database may hold it.
+    pub fn text(&self) -> CString {
+        CString::new(presentable(self.message.replace('\0', ""))).unwrap_or_default()
+    }
 }
 
 impl From<Error> for Failure {
@@ -359,9 +424,8 @@ fn attempt<T>(
 /// Whether an error says something about the rows at hand: not a cancel, a shutdown, a want of memory or disk, a conflict
 /// with another transaction, or a file that cannot be read.
 pub fn is_about_the_work(sqlstate: PgSqlErrorCode) -> bool {
-    // A SQLSTATE is five characters of six bits; its class is the first two.
-    let class = [0, 6].map(|shift| ((sqlstate as i32 >> shift & 0x3f) as u8 + b'0') as char);
-    !matches!(class, ['4', '0'] | ['5', '3'] | ['5', '7'] | ['5', '8'])
+    let code = Failure { sqlstate, message: String::new() }.code();
+    !matches!(code.to_bytes().first_chunk(), Some(b"40" | b"53" | b"57" | b"58"))
 }
 
 /// Runs `work` with other rights. An ERROR puts back those of before, as the transaction is aborted.

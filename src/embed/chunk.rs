@@ -1,6 +1,8 @@
 //! `chunk`: a text as parts that a model can see whole. The SQL is in sql/embed.sql.
 
-use embedder::chunk::{ChunkOptions, Format};
+use std::ops::Range;
+
+use embedder::chunk::{Chunk, ChunkOptions, Format};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
@@ -33,16 +35,55 @@ fn chunk(
     embedder::ensure_memory(input.len()).or_raise();
     // The argument may be gone when the second row is asked for.
     let text = input.to_string();
-    let (mut at, mut start) = (0, 1);
-    // A text has less than 2^30 characters.
+    let mut offsets = Offsets::default();
     let rows = chunks.into_iter().zip(1_i32..).map(move |(chunk, ordinal)| {
-        start += characters(&text[at..chunk.bytes.start]);
-        at = chunk.bytes.start;
-        let content = &text[chunk.bytes];
-        let end = start + characters(content);
-        (ordinal, TextBuf::new(content), start as i32, end as i32, chunk.tokens as i32)
+        let (start, end) = offsets.of(&text, chunk.bytes.clone());
+        (ordinal, TextBuf::new(&text[chunk.bytes]), start, end, chunk.tokens as i32)
     });
     TableIterator::new(rows)
+}
+
+/// A part of a text, as it is stored.
+pub struct Part {
+    pub ordinal: i32,
+    pub content: String,
+    /// As `substr` takes them.
+    pub start: i32,
+    pub end: i32,
+}
+
+impl Part {
+    pub fn whole(text: &str) -> Part {
+        Part { ordinal: 1, content: text.to_string(), start: 1, end: 1 + characters(text) as i32 }
+    }
+}
+
+/// The chunks of a text.
+pub fn parts(text: &str, chunks: &[Chunk]) -> Vec<Part> {
+    let mut offsets = Offsets::default();
+    let part = |(chunk, ordinal): (&Chunk, i32)| {
+        let (start, end) = offsets.of(text, chunk.bytes.clone());
+        Part { ordinal, content: text[chunk.bytes.clone()].to_string(), start, end }
+    };
+    chunks.iter().zip(1..).map(part).collect()
+}
+
+/// Counts the characters of a text up to chunks of it, of which each begins behind the one before.
+#[derive(Default)]
+struct Offsets {
+    /// The last chunk's start, in bytes and in characters from 0. A text has less than 2^30 characters.
+    bytes: usize,
+    characters: usize,
+}
+
+impl Offsets {
+    /// The first character of a chunk and the first one behind it, counted from 1.
+    fn of(&mut self, text: &str, chunk: Range<usize>) -> (i32, i32) {
+        self.characters += characters(&text[self.bytes..chunk.start]);
+        self.bytes = chunk.start;
+        let start = self.characters + 1;
+        (start as i32, (start + characters(&text[chunk])) as i32)
+    }
 }
 
 /// NULL stands for the default, also where an argument is given.

@@ -1,7 +1,7 @@
 //! SQL functions that turn text into vectors.
 
 mod array;
-mod chunk;
+pub mod chunk;
 mod functions;
 mod load;
 pub mod models;

@@ -1,13 +1,15 @@
 //! Embeds with the models of this session, with a cache of recent results.
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::mem::ManuallyDrop;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
 use embedder::cache::{Cache, Key};
 use embedder::chunk::{Chunk, ChunkOptions};
-use embedder::{Embedding, Interrupts, Kind};
+use embedder::{Embedding, Interrupts, Kind, ModelSpec, catalog};
 use pgrx::{PgLogLevel, pg_sys};
 
 use super::load::{Loaded, Models};
@@ -145,6 +147,20 @@ pub fn dimensions(model: &str) -> Result<usize, Error> {
         let session = &mut *session.borrow_mut();
         Ok(session.models.open(Some(model), INTERRUPTS)?.model.spec().dimensions)
     })
+}
+
+/// What tells a model from another one of the same name: the content of its files, as they were when this process first asked.
+pub fn content_hash(model: &str) -> Result<String, Error> {
+    thread_local! {
+        static KNOWN: RefCell<HashMap<PathBuf, String>> = RefCell::default();
+    }
+    let folder = catalog::locate(&guc::model_path(), model)?;
+    if let Some(hash) = KNOWN.with_borrow(|known| known.get(&folder).cloned()) {
+        return Ok(hash);
+    }
+    let hash = ModelSpec::read(&folder)?.content_hash()?;
+    KNOWN.with_borrow_mut(|known| known.insert(folder, hash.clone()));
+    Ok(hash)
 }
 
 /// The chunks of `text`.

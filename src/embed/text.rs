@@ -1,7 +1,7 @@
 //! Text arguments: UTF-8 for the tokenizer, whatever the database's encoding.
 
 use std::borrow::Cow;
-use std::ffi::{CStr, c_int};
+use std::ffi::{CStr, CString, c_int};
 use std::ops::Deref;
 
 use pgrx::callconv::{Arg, ArgAbi, BoxRet, FcInfo};
@@ -73,6 +73,12 @@ impl TextBuf {
     }
 }
 
+impl TextBuf {
+    pub fn datum(self) -> pg_sys::Datum {
+        self.0
+    }
+}
+
 impl IntoDatum for TextBuf {
     fn into_datum(self) -> Option<pg_sys::Datum> {
         Some(self.0)
@@ -91,6 +97,12 @@ unsafe impl BoxRet for TextBuf {
         // SAFETY: cstring_to_text_with_len made the datum.
         unsafe { fcinfo.return_raw_datum(self.0) }
     }
+}
+
+/// Text that has come from the database, in its encoding.
+pub fn server(text: &str) -> CString {
+    // SAFETY: the datum was just made; what is returned is a C string.
+    unsafe { CStr::from_ptr(pg_sys::text_to_cstring(TextBuf::new(text).datum().cast_mut_ptr())) }.to_owned()
 }
 
 /// How many characters the database sees in a text; in SQL_ASCII each byte is one.

@@ -2,11 +2,13 @@
 //! stays done, and sessions that do the same share the rows: each passes over those that another one has locked.
 
 use std::ffi::{CStr, CString};
+use std::time::Instant;
 
 use pgrx::{PgLogLevel, is_a, pg_extern, pg_sys};
 
 use super::embed::{Trouble, Vector, each, isolate};
 use super::home::Home;
+use super::pace::Pace;
 use super::progress::Progress;
 use super::table::{Table, VectorColumn, owned, owned_list};
 use crate::embed::{models, text};
@@ -117,7 +119,7 @@ impl Backfill {
         let model = CString::new(self.model.as_str()).unwrap_or_default();
         let mut progress =
             Progress::begin(&self.home, &connection, self.relation, &self.target, &model);
-        let mut first_failure = None;
+        let (mut first_failure, mut pace) = (None, Pace::default());
         loop {
             let before = progress.done;
             let cursor = connection.cursor(&self.statements.list, &[]);
@@ -127,12 +129,14 @@ impl Backfill {
             (progress.failed, progress.skipped) = (0, 0);
             while progress.done < self.max_rows {
                 progress.lock(&connection);
-                let room = (self.max_rows - progress.done).min(self.batch_size as u64);
+                let room = (self.max_rows - progress.done).min(pace.rows(self.batch_size) as u64);
+                let start = Instant::now();
                 let listed = self.batch(&cursor, room as usize, &mut progress, &mut first_failure)?;
                 if listed == 0 {
                     break;
                 }
                 connection.commit();
+                pace.took(listed, start.elapsed());
                 progress.tell();
             }
             cursor.close();
@@ -313,7 +317,7 @@ fn read_some(reader: &Cursor) -> Vec<Row> {
 ///
 /// # Safety
 /// `fcinfo` is that of a running procedure.
-unsafe fn may_commit(fcinfo: pg_sys::FunctionCallInfo) -> bool {
+pub unsafe fn may_commit(fcinfo: pg_sys::FunctionCallInfo) -> bool {
     // SAFETY: the caller's promise; the tag tells the node's type.
     unsafe {
         let context = (*fcinfo).context;

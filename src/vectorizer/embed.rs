@@ -51,16 +51,20 @@ pub fn each(model: &str, texts: &[&str]) -> Result<Vec<Result<Vector, Failure>>,
 }
 
 fn trouble(error: Error) -> Trouble {
-    use embedder::Error as E;
-    let of_a_text = matches!(
-        error,
-        Error::Truncated { .. }
-            | Error::Embedder(E::Tokenize(_) | E::Run { .. } | E::ChunkCharacter { .. })
-    );
-    if !of_a_text {
-        return Trouble::WithAll(error);
+    match of_one_text(error) {
+        Ok(failure) => Trouble::WithSome(failure),
+        Err(error) => Trouble::WithAll(error),
     }
-    Trouble::WithSome(error.into())
+}
+
+/// What is wrong with a text; the error itself where it is not about a text.
+pub fn of_one_text(error: Error) -> Result<Failure, Error> {
+    use embedder::Error as E;
+    match error {
+        Error::Truncated { .. }
+        | Error::Embedder(E::Tokenize(_) | E::Run { .. } | E::ChunkCharacter { .. }) => Ok(error.into()),
+        error => Err(error),
+    }
 }
 
 #[cfg(test)]

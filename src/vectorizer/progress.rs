@@ -3,14 +3,14 @@
 //! Its numbers are in a row of an unlogged table, which each batch brings up to date. The lock that the backfill holds during
 //! a batch tells that it is still running.
 
-use std::ffi::{CStr, CString};
+use std::ffi::CStr;
 use std::time::{Duration, Instant};
 
 use pgrx::{PgLogLevel, pg_sys};
 
 use super::home::Home;
 use crate::error::tell;
-use crate::spi::{Connection, Value, as_user, statement};
+use crate::spi::{Connection, Value};
 
 /// Between two NOTICEs.
 const EVERY: Duration = Duration::from_secs(10);
@@ -40,39 +40,33 @@ impl Progress<'_> {
         progress.lock(connection);
         // SAFETY: asks who the user is.
         let role = unsafe { pg_sys::GetUserId() };
-        let delete = "DELETE FROM {home}.embed_backfills AS b
-            WHERE b.pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid() OR NOT EXISTS (
-                SELECT FROM pg_catalog.pg_locks AS l WHERE l.classid OPERATOR(pg_catalog.=) b.tableoid
-                    AND l.pid OPERATOR(pg_catalog.=) b.pid)";
+        let delete = "DELETE FROM {home}.embed_backfills AS b WHERE b.pid = pg_backend_pid() OR NOT EXISTS (
+            SELECT FROM pg_locks AS l WHERE l.classid = b.tableoid AND l.pid = b.pid)";
+        home.run(connection, delete, &[]);
         let insert = "INSERT INTO {home}.embed_backfills (pid, role, relation, target, model)
-            VALUES (pg_catalog.pg_backend_pid(), $1, $2, $3, $4)";
-        as_user(home.owner, || {
-            connection.run(&progress.sql(delete), &[]);
-            connection.run(&progress.sql(insert), &[Value::oid(role), Value::oid(relation), Value::text(target), Value::text(model)]);
-        });
+            VALUES (pg_backend_pid(), $1, $2, $3, $4)";
+        let arguments = [Value::oid(role), Value::oid(relation), Value::text(target), Value::text(model)];
+        home.run(connection, insert, &arguments);
         progress
     }
 
     /// To be called in each transaction: the lock ends with it.
     pub fn lock(&self, connection: &Connection) {
-        let lock = "SELECT pg_catalog.pg_advisory_xact_lock_shared(
-            CAST(CAST($1 AS pg_catalog.regclass) AS pg_catalog.oid)::pg_catalog.int4, pg_catalog.pg_backend_pid())";
-        let table = self.sql("{home}.embed_backfills");
-        as_user(self.home.owner, || connection.run(&self.sql(lock), &[Value::text(&table)]));
+        let lock = "SELECT pg_advisory_xact_lock_shared('{home}.embed_backfills'::regclass::oid::int4, pg_backend_pid())";
+        self.home.run(connection, lock, &[]);
     }
 
     /// Brings the row up to date.
     pub fn save(&self, connection: &Connection) {
         let update = "UPDATE {home}.embed_backfills
-            SET rows_total = $1, rows_done = $2, rows_failed = $3, rows_skipped = $4, updated_at = pg_catalog.clock_timestamp()
-            WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
+            SET rows_total = $1, rows_done = $2, rows_failed = $3, rows_skipped = $4, updated_at = clock_timestamp()
+            WHERE pid = pg_backend_pid()";
         let numbers = [self.total, self.done, self.failed, self.skipped].map(|n| Value::bigint(n as i64));
-        as_user(self.home.owner, || connection.run(&self.sql(update), &numbers));
+        self.home.run(connection, update, &numbers);
     }
 
     pub fn end(&self, connection: &Connection) {
-        let delete = "DELETE FROM {home}.embed_backfills WHERE pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()";
-        as_user(self.home.owner, || connection.run(&self.sql(delete), &[]));
+        self.home.run(connection, "DELETE FROM {home}.embed_backfills WHERE pid = pg_backend_pid()", &[]);
     }
 
     /// Says how far it is, if it has not for a while.
@@ -90,9 +84,5 @@ impl Progress<'_> {
             self.total.max(seen)
         );
         tell(message, PgLogLevel::NOTICE);
-    }
-
-    fn sql(&self, template: &str) -> CString {
-        statement(template, &[("home", &self.home.schema)])
     }
 }

@@ -9,6 +9,11 @@ use crate::embed::vector_type;
 use crate::error::{Error, PipelineError, quotable};
 use crate::spi::quoted;
 
+unsafe extern "C-unwind" {
+    /// Of catalog/pg_inherits.h, which pgrx leaves out.
+    fn has_superclass(relation: pg_sys::Oid) -> bool;
+}
+
 /// A table, locked against changes of its columns until the transaction ends.
 pub struct Table {
     relation: pg_sys::Relation,
@@ -42,6 +47,16 @@ impl Table {
             let sql = [quoted(schema), quoted(name)].join(&b'.');
             Ok(Table { relation, oid, sql })
         }
+    }
+
+    pub fn relation(&self) -> pg_sys::Relation {
+        self.relation
+    }
+
+    /// The role that it belongs to.
+    pub fn owner(&self) -> pg_sys::Oid {
+        // SAFETY: open.
+        unsafe { (*(*self.relation).rd_rel).relowner }
     }
 
     /// What messages call it.
@@ -97,6 +112,42 @@ impl Table {
         }
     }
 
+    pub fn has_column(&self, column: &CStr) -> bool {
+        self.number(column).is_ok()
+    }
+
+    /// The names of its columns.
+    pub fn columns(&self) -> Vec<CString> {
+        // SAFETY: open; a descriptor has as many columns as it says, and their names are C strings.
+        unsafe {
+            let descriptor = (*self.relation).rd_att;
+            let names = (1..=(*descriptor).natts).map(|number| pg_sys::SPI_fname(descriptor, number));
+            names.map(|name| CStr::from_ptr(name).to_owned()).collect()
+        }
+    }
+
+    /// Whether its rows are written as its own only: it has no partitions, and is neither a partition nor the child of another
+    /// table.
+    pub fn is_plain(&self) -> bool {
+        // SAFETY: open; looks into a catalog.
+        unsafe {
+            let form = &*(*self.relation).rd_rel;
+            form.relkind as u8 == pg_sys::RELKIND_RELATION && !form.relispartition && !has_superclass(self.oid)
+        }
+    }
+
+    /// Raises an ERROR if the current user is not its owner, or of that role.
+    pub fn check_owner(&self) {
+        // SAFETY: open; the name is a C string.
+        unsafe {
+            if !pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.owner()) {
+                let not_owner = pg_sys::AclResult::ACLCHECK_NOT_OWNER;
+                let name = (*(*self.relation).rd_rel).relname.data.as_ptr();
+                pg_sys::aclcheck_error(not_owner, pg_sys::ObjectType::OBJECT_TABLE, name);
+            }
+        }
+    }
+
     /// Checks that the current user has a privilege on a column, or raises Postgres's own ERROR.
     pub fn check_privilege(&self, column: &CStr, privilege: u32) -> Result<(), Error> {
         let number = self.number(column)?;
@@ -128,6 +179,12 @@ impl Drop for Table {
 unsafe fn name_of(relation: pg_sys::Relation) -> String {
     // SAFETY: the caller's promise.
     quotable(unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) })
+}
+
+/// A type as SQL has it, with its schema.
+pub fn type_sql(type_oid: pg_sys::Oid) -> Vec<u8> {
+    // SAFETY: a type that exists; what is returned is a C string.
+    unsafe { CStr::from_ptr(pg_sys::format_type_be_qualified(type_oid)) }.to_bytes().to_vec()
 }
 
 /// The text of an argument of type `text`, in the database's encoding.

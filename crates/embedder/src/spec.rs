@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use twox_hash::XxHash3_128;
 
-use crate::Error;
 use crate::onnx::Precision;
+use crate::{Error, weights};
 
 /// How one vector a token becomes one vector a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,6 +113,19 @@ struct SentenceTransformersConfig {
 const DEFAULT_MAX_TOKENS: usize = 512;
 
 impl ModelSpec {
+    /// Tells a model from another one of the same name: a hash of its graph, its tokenizer, and of what is said here. Weights in
+    /// files beside the graph are not looked at.
+    ///
+    /// Errors: [`Error::Unreadable`].
+    pub fn content_hash(&self) -> Result<String, Error> {
+        let file = |path: &Path| Ok(weights::read_fingerprint(path).map_err(Error::unreadable(path))?.hash);
+        let (graph, tokenizer) = (file(&self.onnx_file)?, file(&self.tokenizer_file)?);
+        let (max_tokens, pooling, normalize, prefix) =
+            (self.max_tokens, self.pooling, self.normalize, &self.document_prefix);
+        let all = format!("{graph} {tokenizer} {max_tokens} {pooling} {normalize} {prefix}");
+        Ok(format!("{:032x}", XxHash3_128::oneshot(all.as_bytes())))
+    }
+
     /// Reads a model folder.
     ///
     /// Errors: [`Error::Unreadable`] for a missing required file, [`Error::InvalidFile`] for one that does not hold

@@ -57,7 +57,7 @@ const CHUNK_BYTES: usize = 128 * 1024;
 pub struct Fingerprint {
     bytes: u64,
     /// XXH3, 128 bits, in hexadecimal digits.
-    hash: String,
+    pub hash: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -1,0 +1,126 @@
+//! What a vectorizer is: a row of the extension's table `vectorizer`.
+
+use std::ffi::CString;
+use std::time::Duration;
+
+use embedder::chunk::{ChunkOptions, Format};
+use pgrx::pg_sys;
+
+use super::home::Home;
+use super::table::owned_list;
+use crate::embed::text;
+use crate::error::{Error, PipelineError, quotable};
+use crate::spi::{Connection, Value};
+
+pub struct Vectorizer {
+    pub id: i32,
+    pub name: CString,
+    pub relation: pg_sys::Oid,
+    pub sources: Vec<CString>,
+    pub place: Place,
+    pub model: String,
+    /// Of the model that has made its vectors.
+    pub model_hash: String,
+}
+
+/// Where its vectors are.
+pub enum Place {
+    /// In a column of the same table: that of the whole text.
+    Column(CString),
+    /// In a table with a row for each chunk.
+    Chunks { table: pg_sys::Oid, options: ChunkOptions },
+}
+
+const COLUMNS: &str = "SELECT v.id, v.name, v.relation, v.sources, v.target, v.destination,
+    (v.chunk ->> 'max_tokens')::int4,
+    (v.chunk ->> 'overlap')::int4, v.chunk ->> 'format',
+    v.model, v.model_hash
+    FROM {home}.vectorizer AS v WHERE ";
+
+impl Vectorizer {
+    /// `None`: it has been dropped.
+    pub fn by_id(home: &Home, connection: &Connection, id: i32) -> Option<Vectorizer> {
+        Vectorizer::read(home, connection, "v.id = $1", Value::int(id))
+    }
+
+    /// # Errors
+    /// [`PipelineError::NoVectorizer`].
+    pub fn by_name(home: &Home, connection: &Connection, name: &CString) -> Result<Vectorizer, Error> {
+        Vectorizer::read(home, connection, "v.name = $1", Value::text(name))
+            .ok_or_else(|| PipelineError::NoVectorizer { name: quotable(name) }.into())
+    }
+
+    fn read(home: &Home, connection: &Connection, which: &str, argument: Value) -> Option<Vectorizer> {
+        let rows = home.run(connection, &[COLUMNS, which].concat(), &[argument]);
+        if rows.is_empty() {
+            return None;
+        }
+        let number = |column| rows.datum(0, column).map(|datum| datum.value() as i32);
+        let oid = |column| rows.datum(0, column).map(|datum| pg_sys::Oid::from(datum.value() as u32));
+        let words = |column| rows.text(0, column);
+        let utf8 = |column| words(column).map(|name| text::utf8(name.to_bytes()).into_owned());
+        let place = match words(5) {
+            Some(target) => Place::Column(target),
+            None => Place::Chunks {
+                table: oid(6).unwrap_or(pg_sys::InvalidOid),
+                options: ChunkOptions {
+                    max_tokens: number(7).map(|tokens| tokens as usize),
+                    overlap: number(8).unwrap_or(0) as usize,
+                    format: utf8(9).as_deref().and_then(Format::named).unwrap_or(Format::Plain),
+                },
+            },
+        };
+        Some(Vectorizer {
+            id: number(1)?,
+            name: words(2)?,
+            relation: oid(3)?,
+            // SAFETY: a text[] that is not NULL, as the table has it.
+            sources: unsafe { owned_list(rows.datum(0, 4)?) },
+            place,
+            model: utf8(10)?,
+            model_hash: utf8(11)?,
+        })
+    }
+
+    /// Takes it out of the extension's tables.
+    pub fn forget(&self, home: &Home, connection: &Connection) {
+        for table in ["vectorizer_log", "vectorizer_error", "vectorizer_activity"] {
+            let sql = format!("DELETE FROM {{home}}.{table} AS t WHERE t.vectorizer = $1");
+            home.run(connection, &sql, &[Value::int(self.id)]);
+        }
+        home.run(connection, "DELETE FROM {home}.vectorizer AS v WHERE v.id = $1", &[Value::int(self.id)]);
+    }
+}
+
+/// What there is to do in a database.
+pub struct Due {
+    /// Vectorizers with rows that are due, least recently served first.
+    pub vectorizers: Vec<i32>,
+    /// When the next row is due that is not yet.
+    pub next: Option<Duration>,
+}
+
+pub fn due(home: &Home) -> Due {
+    let connection = Connection::open();
+    // Of each vectorizer the moment from which on it has something to do.
+    let sql = "SELECT v.id, 1000 * greatest(0, extract(epoch FROM w.at - clock_timestamp()))::float8
+        FROM {home}.vectorizer AS v,
+            LATERAL (SELECT greatest(v.not_before, least(
+                (SELECT '-infinity'::timestamptz FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id LIMIT 1),
+                (SELECT min(e.not_before) FROM {home}.vectorizer_error AS e WHERE e.vectorizer = v.id))) AS at) AS w
+        WHERE NOT v.paused AND w.at < 'infinity'
+        ORDER BY 2, v.served_at";
+    let rows = home.run(&connection, sql, &[]);
+    let mut due = Due { vectorizers: vec![], next: None };
+    for row in 0..rows.len() {
+        let (Some(id), Some(wait)) = (rows.datum(row, 1), rows.datum(row, 2)) else { continue };
+        match f64::from_bits(wait.value() as u64) {
+            wait if wait > 0.0 => {
+                due.next = Some(Duration::from_secs_f64(wait / 1000.0));
+                break;
+            }
+            _ => due.vectorizers.push(id.value() as i32),
+        }
+    }
+    due
+}

@@ -1,0 +1,141 @@
+//! What an owner does with a vectorizer that there is: `vectorizer_pause`, `vectorizer_resume`, `vectorizer_retry`, and
+//! `CALL vectorizer_run`, which does the work of a worker in the session itself.
+
+use std::time::Instant;
+
+use pgrx::fcinfo::pg_getarg_datum;
+use pgrx::{check_for_interrupts, pg_extern, pg_sys};
+
+use super::backfill::may_commit;
+use super::catalog::Vectorizer;
+use super::home::Home;
+use super::pace::Pace;
+use super::table::{Table, owned};
+use super::{index, run, wake};
+use crate::error::{Error, OrRaise, PipelineError};
+use crate::spi::{Connection, Value};
+
+/// Rows of a batch at most.
+const MAX_BATCH: usize = 1024;
+
+/// The vectorizer that the first argument names, if the current user may do something with it.
+///
+/// # Safety
+/// `fcinfo` is that of a running function whose first argument is a text.
+unsafe fn named(fcinfo: pg_sys::FunctionCallInfo, home: &Home, connection: &Connection) -> Result<Vectorizer, Error> {
+    // SAFETY: the caller's promise.
+    let name = unsafe { pg_getarg_datum(fcinfo, 0).map(|name| owned(name)) };
+    let name = name.ok_or(PipelineError::NullArgument { name: "name" })?;
+    let vectorizer = Vectorizer::by_name(home, connection, &name)?;
+    if run::exists(vectorizer.relation) {
+        Table::open(vectorizer.relation)?.check_owner();
+    }
+    Ok(vectorizer)
+}
+
+#[pg_extern(sql = false)]
+fn vectorizer_pause(fcinfo: pg_sys::FunctionCallInfo) {
+    // SAFETY: Postgres passes a valid call of the function that sql/vectorizer.sql declares.
+    unsafe { set_paused(fcinfo, true).or_raise() }
+}
+
+#[pg_extern(sql = false)]
+fn vectorizer_resume(fcinfo: pg_sys::FunctionCallInfo) {
+    // SAFETY: as above.
+    unsafe { set_paused(fcinfo, false).or_raise() }
+}
+
+/// # Safety
+/// As for [`named`].
+unsafe fn set_paused(fcinfo: pg_sys::FunctionCallInfo, paused: bool) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let home = Home::of_call(fcinfo);
+        let connection = Connection::open();
+        let vectorizer = named(fcinfo, &home, &connection)?;
+        let update = "UPDATE {home}.vectorizer AS v SET paused = $2 WHERE v.id = $1";
+        home.run(&connection, update, &[Value::int(vectorizer.id), Value::boolean(paused)]);
+        wake::at_commit(&home);
+        Ok(())
+    }
+}
+
+/// Makes due what has failed, given up or not. Returns how many rows that are.
+#[pg_extern(sql = false)]
+fn vectorizer_retry(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
+    // SAFETY: as above.
+    unsafe {
+        let home = Home::of_call(fcinfo);
+        let connection = Connection::open();
+        let vectorizer = named(fcinfo, &home, &connection).or_raise();
+        let well = "UPDATE {home}.vectorizer AS v SET not_before = '-infinity' WHERE v.id = $1";
+        home.run(&connection, well, &[Value::int(vectorizer.id)]);
+        let retry = "UPDATE {home}.vectorizer_error AS e SET attempts = 0, not_before = '-infinity' WHERE e.vectorizer = $1";
+        let rows = home.run(&connection, retry, &[Value::int(vectorizer.id)]).processed();
+        wake::at_commit(&home);
+        rows as i64
+    }
+}
+
+/// `vectorizer_run(name, max_rows)`
+#[pg_extern(sql = false)]
+fn vectorizer_run(fcinfo: pg_sys::FunctionCallInfo) {
+    // SAFETY: Postgres passes a valid call of the procedure that sql/vectorizer.sql declares.
+    unsafe { run_all(fcinfo).or_raise() }
+}
+
+/// # Safety
+/// `fcinfo` is that of the running procedure.
+unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
+    // SAFETY: the caller's promise; the arguments are of the declared types.
+    let (home, max_rows, wanted) = unsafe {
+        if !may_commit(fcinfo) {
+            return Err(PipelineError::TransactionBlock { procedure: "vectorizer_run" }.into());
+        }
+        let home = Home::of_call(fcinfo);
+        let max_rows = pg_getarg_datum(fcinfo, 1).map_or(usize::MAX, |rows| (rows.value() as i64).max(0) as usize);
+        let inner = Connection::open();
+        let wanted = match pg_getarg_datum(fcinfo, 0) {
+            Some(_) => vec![named(fcinfo, &home, &inner)?.id],
+            None => owned_by_user(&home, &inner),
+        };
+        (home, max_rows, wanted)
+    };
+    let connection = Connection::open_for_commits();
+    let mut left = max_rows;
+    for id in wanted {
+        let mut pace = Pace::default();
+        while left > 0 {
+            let (rows, start) = (pace.rows(MAX_BATCH.min(left)), Instant::now());
+            let batch = match run::batch(&home, id, rows) {
+                Ok(batch) => batch,
+                Err(failure) => {
+                    run::note_failure(&home, id, &failure);
+                    connection.commit();
+                    return Err(Error::Failed(failure));
+                }
+            };
+            connection.commit();
+            check_for_interrupts!();
+            pace.took(batch.keys, start.elapsed());
+            left -= batch.keys.min(left);
+            // What is left is another session's.
+            if batch.keys == 0 || batch.keys == batch.locked {
+                break;
+            }
+        }
+        index::keep_in_shape(&home, id);
+        connection.commit();
+    }
+    Ok(())
+}
+
+/// Those of all vectorizers that the current user may run.
+fn owned_by_user(home: &Home, connection: &Connection) -> Vec<i32> {
+    // SAFETY: asks who the user is.
+    let user = unsafe { pg_sys::GetUserId() };
+    let find = "SELECT v.id FROM {home}.vectorizer AS v, pg_class AS c
+        WHERE c.oid = v.relation AND NOT v.paused AND pg_has_role($1, c.relowner, 'USAGE') ORDER BY v.served_at";
+    let rows = home.run(connection, find, &[Value::oid(user)]);
+    (0..rows.len()).filter_map(|row| Some(rows.datum(row, 1)?.value() as i32)).collect()
+}

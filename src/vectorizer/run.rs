@@ -1,0 +1,516 @@
+//! One batch of a vectorizer: claim keys, read the rows, chunk and embed their texts, write the vectors.
+//!
+//! Rows are read without a lock, since the model takes its time. Before the vectors are written the rows are locked and read
+//! again: one whose text has changed meanwhile is left to the change, which has queued it anew; one that somebody else has
+//! locked is queued again.
+
+use std::cell::Cell;
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::sync::Arc;
+
+use pgrx::pg_sys;
+
+use super::catalog::{Place, Vectorizer};
+use super::embed::{Trouble, each, isolate};
+use super::home::Home;
+use super::queue::{Claim, Key};
+use super::source::KeyColumn;
+use super::table::Table;
+use crate::embed::chunk::{Part, parts};
+use crate::embed::text::{TextBuf, try_utf8};
+use crate::embed::models;
+use crate::error::{Error, OrRaise, PipelineError, quotable};
+use crate::spi::{Connection, Failure, Rows, Value, as_user, in_subtransaction, quoted, statement};
+use crate::vector::VectorBuf;
+
+/// Chunks that are embedded at once: enough to find some of equal length.
+const CHUNKS_AT_ONCE: usize = 256;
+
+thread_local! {
+    /// Whether this process writes vectors now.
+    static WRITING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether what is written now are a vectorizer's own vectors.
+pub fn is_writing() -> bool {
+    WRITING.get()
+}
+
+/// What became of the keys of a batch.
+#[derive(Default, Clone, Copy)]
+pub struct Batch {
+    /// All of them; 0: nothing was due.
+    pub keys: usize,
+    pub failed: usize,
+    /// Somebody else had locked their rows.
+    pub locked: usize,
+}
+
+impl Batch {
+    pub fn add(&mut self, other: Batch) {
+        self.keys += other.keys;
+        self.failed += other.failed;
+        self.locked += other.locked;
+    }
+}
+
+/// Does one batch of at most `most` rows, in the current transaction.
+///
+/// # Errors
+/// What stands in the way of all rows: it is noted in the vectorizer, which is tried again later.
+pub fn batch(home: &Home, id: i32, most: usize) -> Result<Batch, Failure> {
+    in_subtransaction(|| {
+        let connection = Connection::open();
+        let Some(vectorizer) = Vectorizer::by_id(home, &connection, id) else { return Batch::default() };
+        if !exists(vectorizer.relation) {
+            vectorizer.forget(home, &connection);
+            return Batch::default();
+        }
+        Run::new(home, &connection, &vectorizer).and_then(|run| run.batch(most)).or_raise()
+    })
+}
+
+struct Run<'a> {
+    home: &'a Home,
+    connection: &'a Connection,
+    vectorizer: &'a Vectorizer,
+    table: Table,
+    key: Vec<KeyColumn>,
+    statements: Statements,
+}
+
+/// In the database's encoding. `$1`, `$2`, ... of the first ones are lists of the key's columns.
+struct Statements {
+    read: CString,
+    /// The same, locking the rows that nobody else has locked.
+    lock: CString,
+    write: Vec<CString>,
+}
+
+/// A row as it was read.
+struct Read {
+    /// Which of the claimed keys.
+    key: usize,
+    text: Result<String, Failure>,
+}
+
+/// What is to be written for a row.
+struct Product {
+    key: usize,
+    table: pg_sys::Datum,
+    address: pg_sys::Datum,
+    /// One for the whole text where vectors are in the same table.
+    parts: Vec<(Part, Arc<[f32]>)>,
+}
+
+impl Run<'_> {
+    fn new<'a>(
+        home: &'a Home,
+        connection: &'a Connection,
+        vectorizer: &'a Vectorizer,
+    ) -> Result<Run<'a>, Error> {
+        let table = Table::open(vectorizer.relation)?;
+        let key = KeyColumn::all_of(&table)?;
+        for source in &vectorizer.sources {
+            table.text_column(source)?;
+        }
+        let dimensions = models::dimensions(&vectorizer.model)?;
+        if models::content_hash(&vectorizer.model)? != vectorizer.model_hash {
+            return Err(PipelineError::ModelChanged {
+                name: quotable(&vectorizer.name),
+                model: vectorizer.model.clone(),
+            }
+            .into());
+        }
+        let column = match &vectorizer.place {
+            Place::Column(target) => table.vector_column(target, home.function)?,
+            Place::Chunks { table: chunks, .. } => {
+                Table::open(*chunks)?.vector_column(c"embedding", home.function)?
+            }
+        };
+        if let Some(expected) = column.dimensions.filter(|&expected| expected != dimensions) {
+            let name = match &vectorizer.place {
+                Place::Column(target) => quotable(target),
+                Place::Chunks { .. } => "embedding".to_string(),
+            };
+            return Err(PipelineError::WrongDimensions {
+                column: name,
+                expected,
+                model: vectorizer.model.clone(),
+                found: dimensions,
+            }
+            .into());
+        }
+        let statements = Statements::new(&table, &key, vectorizer)?;
+        Ok(Run { home, connection, vectorizer, table, key, statements })
+    }
+
+    fn batch(&self, most: usize) -> Result<Batch, Error> {
+        let claim = Claim::take(self.home, self.connection, self.vectorizer.id, most);
+        let mut batch = Batch::default();
+        if claim.keys.is_empty() {
+            return Ok(batch);
+        }
+        let mut again = vec![];
+        let mut first = 0;
+        // As many rows at once as their texts fit into work_mem.
+        while first < claim.keys.len() {
+            let inner = Connection::open();
+            let (reads, looked_at) = self.read(&inner, &claim.keys[first..]);
+            let range = first..first + looked_at;
+            first = range.end;
+            self.embed_and_write(&inner, &claim, range, reads, &mut again, &mut batch)?;
+        }
+        let locked: Vec<&Key> = again.iter().map(|&at: &usize| &claim.keys[at]).collect();
+        claim.done(self.connection, &locked);
+        batch.keys = claim.keys.len();
+        batch.locked = again.len();
+        self.note(batch);
+        Ok(batch)
+    }
+
+    /// The rows of some keys, as many as fit into memory; and of how many keys that are. Not all may be there.
+    fn read(&self, connection: &Connection, keys: &[Key]) -> (Vec<Read>, usize) {
+        // SAFETY: reads a setting, in kB.
+        let limit = unsafe { pg_sys::work_mem } as usize * 1024;
+        as_user(self.table.owner(), || {
+            let cursor = connection.cursor(&self.statements.read, &self.key_lists(keys));
+            let (mut reads, mut bytes, mut looked_at) = (vec![], 0, keys.len());
+            loop {
+                let rows = cursor.fetch(1);
+                let Some(number) = rows.first(1) else { break };
+                let at = number.value() - 1;
+                if bytes > limit {
+                    // Rows come in the order of the keys.
+                    looked_at = at;
+                    break;
+                }
+                bytes += rows.bytes(0, 4);
+                reads.push(Read { key: at, text: text_of(&rows) });
+            }
+            cursor.close();
+            (reads, looked_at)
+        })
+    }
+
+    fn embed_and_write(
+        &self,
+        connection: &Connection,
+        claim: &Claim,
+        range: std::ops::Range<usize>,
+        reads: Vec<Read>,
+        again: &mut Vec<usize>,
+        batch: &mut Batch,
+    ) -> Result<(), Error> {
+        let keys = &claim.keys[range.clone()];
+        let mut made = self.embed(&reads)?;
+        let texts: HashMap<usize, &Result<String, Failure>> =
+            reads.iter().map(|read| (read.key, &read.text)).collect();
+        let owner = self.table.owner();
+        let locked = as_user(owner, || connection.run(&self.statements.lock, &self.key_lists(keys)));
+        let mut products = vec![];
+        let mut seen = vec![false; keys.len()];
+        for row in 0..locked.len() {
+            let Some(number) = locked.datum(row, 1) else { continue };
+            let at = number.value() - 1;
+            seen[at] = true;
+            let now = text_at(&locked, row);
+            // One whose text has changed is in the queue again; so is one that is new.
+            if texts.get(&at).is_none_or(|then| **then != now) {
+                continue;
+            }
+            match made.remove(&at) {
+                Some(Ok(parts)) => {
+                    let datum = |column| locked.datum(row, column).unwrap_or(pg_sys::Datum::null());
+                    products.push(Product { key: at, table: datum(2), address: datum(3), parts });
+                }
+                Some(Err(failure)) => {
+                    claim.failed(connection, &keys[at], &failure);
+                    batch.failed += 1;
+                }
+                None => {}
+            }
+        }
+        // Rows that were there and are not among the locked ones are deleted, or locked by somebody else.
+        again.extend(reads.iter().filter(|read| !seen[read.key]).map(|read| range.start + read.key));
+        let written = isolate(&products.iter().collect::<Vec<_>>(), &mut |products: &[&Product]| {
+            in_subtransaction(|| as_user(owner, || self.write(connection, keys, products).or_raise()))
+                .map_err(Trouble::WithSome)?;
+            Ok(vec![(); products.len()])
+        })?;
+        let mut succeeded: Vec<&Key> = (0..keys.len())
+            .filter(|at| !seen[*at] && !texts.contains_key(at))
+            .map(|at| &keys[at])
+            .collect();
+        for (product, result) in products.iter().zip(written) {
+            match result {
+                Ok(()) => succeeded.push(&keys[product.key]),
+                Err(failure) => {
+                    claim.failed(connection, &keys[product.key], &failure);
+                    batch.failed += 1;
+                }
+            }
+        }
+        claim.succeeded(connection, &succeeded);
+        Ok(())
+    }
+
+    /// What each row's text gives, by its key.
+    #[allow(clippy::type_complexity)] // a row's parts with their vectors, or why there are none
+    fn embed(&self, reads: &[Read]) -> Result<HashMap<usize, Result<Vec<(Part, Arc<[f32]>)>, Failure>>, Error> {
+        let model = &self.vectorizer.model;
+        let mut made = HashMap::new();
+        // The parts of all rows, so that those of equal length are embedded together.
+        let mut all: Vec<(usize, Part)> = vec![];
+        for read in reads {
+            let parts = match (&read.text, &self.vectorizer.place) {
+                (Err(failure), _) => Err(failure.clone()),
+                (Ok(text), Place::Column(_)) => Ok(vec![Part::whole(text)]),
+                (Ok(text), Place::Chunks { options, .. }) => match models::chunk(Some(model), text, options) {
+                    Ok(chunks) => Ok(parts(text, &chunks)),
+                    Err(error) => Err(super::embed::of_one_text(error)?),
+                },
+            };
+            match parts {
+                Ok(parts) => {
+                    made.insert(read.key, Ok(Vec::with_capacity(parts.len())));
+                    all.extend(parts.into_iter().map(|part| (read.key, part)));
+                }
+                Err(failure) => {
+                    made.insert(read.key, Err(failure));
+                }
+            }
+        }
+        let mut all = all.into_iter();
+        loop {
+            let some: Vec<(usize, Part)> = all.by_ref().take(CHUNKS_AT_ONCE).collect();
+            if some.is_empty() {
+                break;
+            }
+            let texts: Vec<&str> = some.iter().map(|(_, part)| part.content.as_str()).collect();
+            let vectors = each(model, &texts)?;
+            for ((key, part), vector) in some.into_iter().zip(vectors) {
+                let row = made.entry(key).or_insert_with(|| Ok(vec![]));
+                match (row.as_mut(), vector) {
+                    (Ok(parts), Ok(Some(vector))) => parts.push((part, vector)),
+                    (Ok(_), Err(failure)) => *row = Err(failure),
+                    _ => {}
+                }
+            }
+        }
+        Ok(made)
+    }
+
+    /// The lists that stand for keys in a statement: one for each column.
+    fn key_lists(&self, keys: &[Key]) -> Vec<Value> {
+        (0..self.key.len()).map(|column| Value::texts(keys.iter().filter_map(|key| key.get(column)))).collect()
+    }
+
+    fn write(&self, connection: &Connection, keys: &[Key], products: &[&Product]) -> Result<(), Error> {
+        let _writing = Writing::begin();
+        match self.vectorizer.place {
+            Place::Column(_) => self.write_column(connection, products),
+            Place::Chunks { .. } => self.write_chunks(connection, keys, products),
+        }
+    }
+
+    fn write_column(&self, connection: &Connection, products: &[&Product]) -> Result<(), Error> {
+        let [set, clear] = self.statements.write.as_slice() else { return Ok(()) };
+        let (blank, full): (Vec<&Product>, Vec<&Product>) =
+            products.iter().copied().partition(|product| product.parts.is_empty());
+        let addresses = |products: &[&Product]| {
+            let mut tables: Vec<_> = products.iter().map(|product| product.table).collect();
+            let mut addresses: Vec<_> = products.iter().map(|product| product.address).collect();
+            [Value::array(pg_sys::OIDOID, &mut tables), Value::array(pg_sys::TIDOID, &mut addresses)]
+        };
+        if !full.is_empty() {
+            let [tables, at] = addresses(&full);
+            let vectors = full.iter().flat_map(|product| &product.parts).map(|(_, vector)| vector);
+            let vectors = self.vectors(vectors)?;
+            connection.run(set, &[tables, at, vectors]);
+        }
+        if !blank.is_empty() {
+            connection.run(clear, &addresses(&blank));
+        }
+        Ok(())
+    }
+
+    fn write_chunks(&self, connection: &Connection, keys: &[Key], products: &[&Product]) -> Result<(), Error> {
+        let [delete, insert] = self.statements.write.as_slice() else { return Ok(()) };
+        let written: Vec<Key> = products.iter().map(|product| keys[product.key].clone()).collect();
+        connection.run(delete, &self.key_lists(&written));
+        let parts = || products.iter().flat_map(|product| product.parts.iter().map(|part| (product.key, part)));
+        let owners: Vec<Key> = parts().map(|(key, _)| keys[key].clone()).collect();
+        if owners.is_empty() {
+            return Ok(());
+        }
+        let mut contents: Vec<_> = parts().map(|(_, (part, _))| TextBuf::new(&part.content).datum()).collect();
+        let mut arguments = self.key_lists(&owners);
+        arguments.extend([
+            Value::ints(parts().map(|(_, (part, _))| part.ordinal)),
+            Value::array(pg_sys::TEXTOID, &mut contents),
+            Value::ints(parts().map(|(_, (part, _))| part.start)),
+            Value::ints(parts().map(|(_, (part, _))| part.end)),
+            self.vectors(parts().map(|(_, (_, vector))| vector))?,
+        ]);
+        connection.run(insert, &arguments);
+        Ok(())
+    }
+
+    fn vectors<'v>(&self, vectors: impl Iterator<Item = &'v Arc<[f32]>>) -> Result<Value, Error> {
+        let datums = vectors.map(|vector| Ok(VectorBuf::from_slice(vector)?.into_datum()));
+        let mut datums = datums.collect::<Result<Vec<_>, Error>>()?;
+        Ok(Value::array(crate::embed::vector_type(self.home.function), &mut datums))
+    }
+
+    /// Counts what was done, minute by minute, and takes back what was wrong with the vectorizer.
+    fn note(&self, batch: Batch) {
+        let insert = "INSERT INTO {home}.vectorizer_activity AS a (vectorizer, minute, rows)
+            VALUES ($1, date_trunc('minute', clock_timestamp()), $2)
+            ON CONFLICT (vectorizer, minute) DO UPDATE SET rows = a.rows + excluded.rows";
+        let delete = "DELETE FROM {home}.vectorizer_activity AS a
+            WHERE a.vectorizer = $1 AND a.minute < clock_timestamp() - interval '10 minutes'";
+        let served = "UPDATE {home}.vectorizer AS v SET served_at = clock_timestamp(),
+            failed_at = NULL, sqlstate = NULL, error = NULL, not_before = '-infinity' WHERE v.id = $1";
+        let id = Value::int(self.vectorizer.id);
+        let done = batch.keys.saturating_sub(batch.failed + batch.locked);
+        self.home.run(self.connection, insert, &[id, Value::bigint(done as i64)]);
+        self.home.run(self.connection, delete, &[id]);
+        self.home.run(self.connection, served, &[id]);
+    }
+}
+
+/// Whether a table has not been dropped.
+pub fn exists(table: pg_sys::Oid) -> bool {
+    let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
+    let null = pg_sys::Datum::null();
+    // SAFETY: looks for a row of the catalog.
+    unsafe { pg_sys::SearchSysCacheExists(cache, table.into(), null, null, null) }
+}
+
+/// Notes why none of a vectorizer's rows can be embedded, and lets it rest for a while.
+pub fn note_failure(home: &Home, id: i32, failure: &Failure) {
+    let connection = Connection::open();
+    let update = "UPDATE {home}.vectorizer AS v SET failed_at = clock_timestamp(), sqlstate = $2, error = $3,
+        not_before = clock_timestamp() + interval '30 seconds', served_at = clock_timestamp() WHERE v.id = $1";
+    home.run(&connection, update, &[Value::int(id), Value::text(&failure.code()), Value::text(&failure.text())]);
+}
+
+/// While it lives, vectors are written by a vectorizer.
+struct Writing(());
+
+impl Writing {
+    fn begin() -> Writing {
+        WRITING.set(true);
+        Writing(())
+    }
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        WRITING.set(false);
+    }
+}
+
+fn text_of(rows: &Rows) -> Result<String, Failure> {
+    text_at(rows, 0)
+}
+
+fn text_at(rows: &Rows, row: usize) -> Result<String, Failure> {
+    let text = rows.text(row, 4).unwrap_or_default();
+    try_utf8(text.to_bytes()).map(|text| text.into_owned()).map_err(Failure::from)
+}
+
+impl Statements {
+    fn new(table: &Table, key: &[KeyColumn], vectorizer: &Vectorizer) -> Result<Statements, Error> {
+        let comma = b", ".as_slice();
+        let numbered = |from: usize, count: usize| {
+            let lists: Vec<String> = (from..from + count).map(|i| format!("pg_catalog.unnest(${i})")).collect();
+            lists.join(", ").into_bytes()
+        };
+        let aliases = |names: &[&str]| names.join(", ").into_bytes();
+        let key_aliases: Vec<String> = (1..=key.len()).map(|i| format!("k{i}")).collect();
+        let key_aliases: Vec<&str> = key_aliases.iter().map(String::as_str).collect();
+        let matches = |alias: &str| {
+            let conditions: Vec<Vec<u8>> =
+                key.iter().zip(&key_aliases).map(|(column, value)| column.condition(alias, &format!("k.{value}"))).collect();
+            conditions.join(b" AND ".as_slice())
+        };
+        let sources: Vec<Vec<u8>> =
+            vectorizer.sources.iter().map(|source| [b"t.".as_slice(), &quoted(source)].concat()).collect();
+        let (lists, names, on) = (numbered(1, key.len()), aliases(&key_aliases), matches("t"));
+        let sources = sources.join(comma);
+        let parts = [
+            ("table", table.sql.as_slice()),
+            ("lists", &lists),
+            ("names", &names),
+            ("match", &on),
+            ("sources", &sources),
+        ];
+        const READ: &str = "SELECT k.n, t.tableoid, t.ctid, pg_catalog.concat_ws(E'\\n', {sources})
+            FROM ROWS FROM ({lists}) WITH ORDINALITY AS k ({names}, n) JOIN {table} AS t ON {match}";
+        let write = match &vectorizer.place {
+            Place::Column(target) => Statements::of_column(table, target),
+            Place::Chunks { table: chunks, .. } => {
+                let chunks = Table::open(*chunks)?;
+                let columns: Vec<Vec<u8>> = key.iter().map(|column| quoted(&column.name)).collect();
+                let values: Vec<Vec<u8>> =
+                    key.iter().zip(&key_aliases).map(|(column, value)| column.cast(&format!("k.{value}"))).collect();
+                let all = numbered(1, key.len() + 5);
+                let (columns, values, of_chunk) = (columns.join(comma), values.join(comma), matches("c"));
+                let parts = [
+                    ("chunks", chunks.sql.as_slice()),
+                    ("lists", &lists),
+                    ("all", &all),
+                    ("names", &names),
+                    ("columns", &columns),
+                    ("values", &values),
+                    ("match", &of_chunk),
+                ];
+                vec![
+                    statement(
+                        "DELETE FROM {chunks} AS c USING ROWS FROM ({lists}) AS k ({names}) WHERE {match}",
+                        &parts,
+                    ),
+                    statement(
+                        "INSERT INTO {chunks} ({columns}, ordinal, content, start_offset, end_offset, embedding)
+                        SELECT {values}, k.ordinal, k.content, k.start_offset, k.end_offset, k.embedding
+                        FROM ROWS FROM ({all})
+                            AS k ({names}, ordinal, content, start_offset, end_offset, embedding)",
+                        &parts,
+                    ),
+                ]
+            }
+        };
+        Ok(Statements {
+            read: statement(&format!("{READ} ORDER BY k.n"), &parts),
+            lock: statement(&format!("{READ} FOR NO KEY UPDATE OF t SKIP LOCKED"), &parts),
+            write,
+        })
+    }
+
+    fn of_column(table: &Table, target: &CStr) -> Vec<CString> {
+        let target = quoted(target);
+        let parts = [("table", table.sql.as_slice()), ("target", target.as_slice())];
+        const AT: &str = "t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid";
+        vec![
+            statement(
+                &format!(
+                    "UPDATE {{table}} AS t SET {{target}} = v.vector
+                    FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
+                        AS v (tableoid, address, vector) WHERE {AT}"
+                ),
+                &parts,
+            ),
+            statement(
+                &format!(
+                    "UPDATE {{table}} AS t SET {{target}} = NULL
+                    FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS v (tableoid, address)
+                    WHERE {AT} AND t.{{target}} IS NOT NULL"
+                ),
+                &parts,
+            ),
+        ]
+    }
+}

@@ -1,0 +1,136 @@
+//! The key of a table's rows: how it is written into the queue, and found again.
+
+use std::ffi::{CStr, CString};
+
+use pgrx::pg_sys;
+
+use super::table::Table;
+use crate::error::{Error, PipelineError};
+use crate::spi::quoted;
+
+/// One column of a primary key.
+pub struct KeyColumn {
+    pub name: CString,
+    /// Its type with modifiers, as SQL has it.
+    pub type_sql: Vec<u8>,
+    /// The operator that its index compares with, as SQL has it.
+    equals: Vec<u8>,
+    collation: Option<Vec<u8>>,
+}
+
+impl KeyColumn {
+    /// The columns of a table's primary key, in the order of the table's.
+    ///
+    /// # Errors
+    /// [`PipelineError::NoPrimaryKey`].
+    pub fn all_of(table: &Table) -> Result<Vec<KeyColumn>, Error> {
+        let numbers = numbers(table.relation());
+        if numbers.is_empty() {
+            return Err(PipelineError::NoPrimaryKey { table: table.name() }.into());
+        }
+        Ok(numbers.into_iter().map(|number| KeyColumn::of(table, number)).collect())
+    }
+
+    fn of(table: &Table, number: pg_sys::AttrNumber) -> KeyColumn {
+        // SAFETY: a column of the primary key of an open table; its type has a btree operator class. What the functions return
+        // are C strings.
+        unsafe {
+            let (mut type_oid, mut typmod, mut collation) = Default::default();
+            pg_sys::get_atttypetypmodcoll(table.oid, number, &mut type_oid, &mut typmod, &mut collation);
+            let types = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32);
+            let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
+            let type_sql = pg_sys::format_type_extended(type_oid, typmod, flags as u16);
+            let name = pg_sys::SPI_fname((*table.relation()).rd_att, number.into());
+            KeyColumn {
+                name: CStr::from_ptr(name).to_owned(),
+                type_sql: CStr::from_ptr(type_sql).to_bytes().to_vec(),
+                equals: operator((*types).eq_opr),
+                collation: collation_sql(collation),
+            }
+        }
+    }
+
+    /// `alias.name = CAST(value AS type)`
+    pub fn condition(&self, alias: &str, value: &str) -> Vec<u8> {
+        [
+            alias.as_bytes(),
+            b".",
+            &quoted(&self.name),
+            b" ",
+            &self.equals,
+            b" ",
+            &self.cast(value),
+        ]
+        .concat()
+    }
+
+    /// A text of the queue as a value of the column.
+    pub fn cast(&self, value: &str) -> Vec<u8> {
+        [b"CAST(".as_slice(), value.as_bytes(), b" AS ", &self.type_sql, b")"].concat()
+    }
+
+    /// `COLLATE ...`; nothing for a type without.
+    pub fn collation(&self) -> Vec<u8> {
+        self.collation.clone().unwrap_or_default()
+    }
+
+    /// `a.name = b.name`
+    pub fn equal_columns(&self, a: &str, b: &str) -> Vec<u8> {
+        let name = quoted(&self.name);
+        [a.as_bytes(), b".", &name, b" ", &self.equals, b" ", b.as_bytes(), b".", &name].concat()
+    }
+}
+
+/// ` COLLATE schema.name`
+fn collation_sql(oid: pg_sys::Oid) -> Option<Vec<u8>> {
+    // SAFETY: a row of the catalog, held until it is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::COLLOID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, oid.into());
+        if tuple.is_null() {
+            return None;
+        }
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_collation>();
+        let schema = quoted(CStr::from_ptr(pg_sys::get_namespace_name(form.collnamespace)));
+        let name = quoted(CStr::from_ptr(form.collname.data.as_ptr()));
+        pg_sys::ReleaseSysCache(tuple);
+        Some([b" COLLATE ".as_slice(), &schema, b".", &name].concat())
+    }
+}
+
+/// The numbers of the columns of a relation's primary key, ascending; none without one.
+pub fn numbers(relation: pg_sys::Relation) -> Vec<pg_sys::AttrNumber> {
+    let kind = pg_sys::IndexAttrBitmapKind::INDEX_ATTR_BITMAP_PRIMARY_KEY;
+    // SAFETY: an open relation; members of the set are numbers of columns that begin with those of system columns.
+    unsafe {
+        let set = pg_sys::RelationGetIndexAttrBitmap(relation, kind);
+        let mut numbers = vec![];
+        let mut member = -1;
+        loop {
+            member = pg_sys::bms_next_member(set, member);
+            if member < 0 {
+                break;
+            }
+            numbers.push((member + pg_sys::FirstLowInvalidHeapAttributeNumber) as pg_sys::AttrNumber);
+        }
+        pg_sys::bms_free(set);
+        numbers
+    }
+}
+
+/// `OPERATOR(schema.name)`
+///
+/// # Safety
+/// An operator that exists.
+pub unsafe fn operator(operator: pg_sys::Oid) -> Vec<u8> {
+    // SAFETY: the caller's promise; a row of the catalog, held until it is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::OPEROID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, operator.into());
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_operator>();
+        let schema = quoted(CStr::from_ptr(pg_sys::get_namespace_name(form.oprnamespace)));
+        let name = CStr::from_ptr(form.oprname.data.as_ptr()).to_bytes().to_vec();
+        pg_sys::ReleaseSysCache(tuple);
+        [b"OPERATOR(".as_slice(), &schema, b".", &name, b")"].concat()
+    }
+}

@@ -1,0 +1,83 @@
+//! Sees to it that a commit which has put something into the queue finds a worker.
+//!
+//! Before the commit: a lock says that one is on its way (until it is done), and if no worker serves this database, one is
+//! started, which begins when this transaction has ended. After the commit: the worker that there is wakes up. A worker
+//! that wants to end first takes the lock that no commit on its way lets it have, and looks once more.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::sync::Once;
+use std::time::{Duration, Instant};
+
+use pgrx::{pg_guard, pg_sys};
+
+use super::home::Home;
+use super::locks::Tag;
+use super::worker;
+use crate::guc;
+
+/// Numbers of the locks whose table is the queue's. Those from [`FIRST_WORKER`] on are the workers' of the database.
+pub const COMMITTING: u32 = 0;
+pub const FIRST_WORKER: u32 = 1;
+
+/// A worker that was asked for takes a moment until it can be seen.
+const STARTUP: Duration = Duration::from_secs(1);
+
+thread_local! {
+    /// The queue's table, if this transaction has put something into it.
+    static QUEUED: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
+    /// When this session has last asked for a worker.
+    static ASKED: Cell<Option<Instant>> = const { Cell::new(None) };
+}
+
+/// To be called by a transaction that has put something into the queue, or made it due.
+pub fn at_commit(home: &Home) {
+    static ONCE: Once = Once::new();
+    // SAFETY: the function stays where it is, as Postgres never unloads a library.
+    ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_end_of_transaction), std::ptr::null_mut()) });
+    QUEUED.set(Some(home.log));
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type, _state: *mut c_void) {
+    use pg_sys::XactEvent as E;
+    match event {
+        E::XACT_EVENT_PRE_COMMIT => {
+            if let Some(log) = QUEUED.get().filter(|_| !worker::is_one()) {
+                before_commit(log);
+            }
+        }
+        // Nothing in here may fail any more.
+        E::XACT_EVENT_COMMIT => {
+            if QUEUED.take().is_some() {
+                wake_all();
+            }
+        }
+        E::XACT_EVENT_ABORT | E::XACT_EVENT_PREPARE => QUEUED.set(None),
+        _ => {}
+    }
+}
+
+fn before_commit(log: pg_sys::Oid) {
+    Tag::new(log, COMMITTING).share();
+    let is_new = ASKED.get().is_none_or(|asked| asked.elapsed() > STARTUP);
+    if is_new && guc::max_workers() > 0 && Tag::new(log, FIRST_WORKER).is_free_for(pg_sys::ExclusiveLock) {
+        ASKED.set(Some(Instant::now()));
+        // SAFETY: in a transaction, whose end the worker is to wait for.
+        worker::start(unsafe { pg_sys::MyDatabaseId }, FIRST_WORKER, unsafe { pg_sys::GetTopTransactionIdIfAny() });
+    }
+}
+
+/// Wakes all background workers of this database; others than ours look around, and sleep on.
+pub fn wake_all() {
+    // SAFETY: the array of all processes stays; a latch may be set at any time, by anybody.
+    unsafe {
+        let processes = &*pg_sys::ProcGlobal;
+        for i in 0..processes.allProcCount as usize {
+            let process = processes.allProcs.add(i);
+            if (*process).databaseId == pg_sys::MyDatabaseId && worker::is_background(process) {
+                pg_sys::SetLatch(&mut (*process).procLatch);
+            }
+        }
+    }
+}
