@@ -77,7 +77,7 @@ CREATE TABLE vectorizer_log (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE vectorizer_log IS 'keys of rows to look at; see the view vectorizer_queue';
 
-CREATE TABLE vectorizer_error (
+CREATE TABLE vectorizer_failure (
     vectorizer integer NOT NULL,
     key text[] NOT NULL,
     attempts integer NOT NULL,
@@ -87,8 +87,8 @@ CREATE TABLE vectorizer_error (
     message text NOT NULL,
     PRIMARY KEY (vectorizer, key)
 );
-COMMENT ON TABLE vectorizer_error IS 'rows that could not be embedded, and when they are tried again: infinity, if only vectorizer_retry or another text can help';
-CREATE INDEX ON vectorizer_error (vectorizer, not_before);
+COMMENT ON TABLE vectorizer_failure IS 'rows that could not be embedded, and when they are tried again; see the view vectorizer_error';
+CREATE INDEX ON vectorizer_failure (vectorizer, not_before);
 
 CREATE TABLE vectorizer_activity (
     vectorizer integer NOT NULL,
@@ -102,7 +102,7 @@ SELECT pg_catalog.pg_extension_config_dump('vectorizer', '');
 SELECT pg_catalog.pg_extension_config_dump('vectorizer_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('vectorizer_log', '');
 SELECT pg_catalog.pg_extension_config_dump('vectorizer_log_id_seq', '');
-SELECT pg_catalog.pg_extension_config_dump('vectorizer_error', '');
+SELECT pg_catalog.pg_extension_config_dump('vectorizer_failure', '');
 
 CREATE FUNCTION vectorizer_enqueue() RETURNS trigger
     AS 'MODULE_PATHNAME', 'vectorizer_enqueue_wrapper' LANGUAGE C SECURITY DEFINER;
@@ -135,3 +135,71 @@ COMMENT ON FUNCTION vectorizer_retry(text) IS 'tries rows that could not be embe
 CREATE PROCEDURE vectorizer_run(name text DEFAULT NULL, max_rows bigint DEFAULT NULL)
     AS 'MODULE_PATHNAME', 'vectorizer_run_wrapper' LANGUAGE C;
 COMMENT ON PROCEDURE vectorizer_run(text, bigint) IS 'embeds what is queued, as a background worker does; of all vectorizers of the role, or one';
+
+-- What its owner sees of a vectorizer, and who may see all statistics.
+
+CREATE VIEW vectorizer_error WITH (security_barrier) AS
+SELECT v.name AS vectorizer, f.key, f.sqlstate, f.message, f.attempts, f.failed_at, nullif(f.not_before, 'infinity') AS retry_at
+FROM vectorizer_failure AS f
+    JOIN vectorizer AS v ON v.id = f.vectorizer
+    JOIN pg_class AS c ON c.oid = v.relation
+WHERE pg_has_role(c.relowner, 'USAGE');
+COMMENT ON VIEW vectorizer_error IS 'rows that could not be embedded; retry_at is NULL if only vectorizer_retry or another text can help';
+GRANT SELECT ON vectorizer_error TO PUBLIC;
+
+CREATE VIEW vectorizer_queue WITH (security_barrier) AS
+SELECT v.name AS vectorizer, k.key, min(k.enqueued_at) AS enqueued_at, max(k.attempts) AS attempts,
+    min(k.not_before) AS not_before
+FROM vectorizer AS v
+    JOIN pg_class AS c ON c.oid = v.relation,
+    LATERAL (
+        SELECT ARRAY(SELECT l.keys[i * l.key_columns + j] FROM generate_series(1, l.key_columns) AS j ORDER BY j) AS key,
+            l.enqueued_at, 0 AS attempts, '-infinity'::timestamptz AS not_before
+        FROM vectorizer_log AS l, generate_series(0, cardinality(l.keys) / l.key_columns - 1) AS i
+        WHERE l.vectorizer = v.id
+        UNION ALL
+        SELECT f.key, f.failed_at, f.attempts, f.not_before FROM vectorizer_failure AS f
+        WHERE f.vectorizer = v.id AND f.not_before < 'infinity') AS k
+WHERE pg_has_role(c.relowner, 'USAGE')
+GROUP BY v.name, k.key;
+COMMENT ON VIEW vectorizer_queue IS 'rows that wait to be looked at, each once, however often it has changed';
+
+CREATE FUNCTION vectorizer_coverage(
+    vectorizer integer, OUT "rows" bigint, OUT embedded bigint, OUT of_other_models bigint
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'vectorizer_coverage_wrapper' LANGUAGE C STABLE STRICT ROWS 1;
+COMMENT ON FUNCTION vectorizer_coverage(integer) IS 'rows of a vectorizer''s table, those that have vectors, and those whose vectors another model has made; reads the table';
+
+CREATE VIEW vectorizer_status WITH (security_barrier) AS
+SELECT v.name, v.relation, v.target, v.destination, v.model,
+    CASE
+        WHEN v.paused THEN 'paused'
+        WHEN v.failed_at IS NOT NULL THEN 'failing'
+        WHEN q.pending = 0 THEN 'in step'
+        WHEN w.pid IS NULL THEN 'waiting'
+        ELSE 'working'
+    END AS state,
+    n.rows, n.embedded, q.pending, f.failed, n.of_other_models,
+    clock_timestamp() - q.oldest AS oldest_pending, r.rows_per_minute, w.pid AS worker,
+    coalesce(v.error, e.message) AS last_error, coalesce(v.sqlstate, e.sqlstate) AS last_sqlstate,
+    coalesce(v.failed_at, e.failed_at) AS last_error_at
+FROM vectorizer AS v
+    JOIN pg_class AS c ON c.oid = v.relation
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS pending, min(q.enqueued_at) AS oldest FROM vectorizer_queue AS q WHERE q.vectorizer = v.name) AS q
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS failed FROM vectorizer_failure AS f WHERE f.vectorizer = v.id AND f.not_before = 'infinity') AS f
+    CROSS JOIN LATERAL (
+        SELECT coalesce(round(sum(a.rows) / 5.0, 1), 0) AS rows_per_minute FROM vectorizer_activity AS a
+        WHERE a.vectorizer = v.id AND a.minute > clock_timestamp() - interval '5 minutes') AS r
+    CROSS JOIN LATERAL vectorizer_coverage(v.id) AS n
+    LEFT JOIN LATERAL (
+        SELECT f.message, f.sqlstate, f.failed_at FROM vectorizer_failure AS f WHERE f.vectorizer = v.id
+        ORDER BY f.failed_at DESC LIMIT 1) AS e ON true
+    LEFT JOIN LATERAL (
+        SELECT min(l.pid) AS pid FROM pg_locks AS l
+        WHERE l.locktype = 'advisory' AND l.classid = 'vectorizer_log'::regclass AND l.objid > 0 AND l.granted
+            AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())) AS w ON true
+WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_read_all_stats', 'USAGE');
+COMMENT ON VIEW vectorizer_status IS 'each vectorizer: coverage, what waits and since when, how fast it goes, what went wrong';
+GRANT SELECT ON vectorizer_status TO PUBLIC;

@@ -30,6 +30,15 @@ impl Connection {
 
     /// Runs a statement, and returns its rows, if it has any.
     pub fn run(&self, sql: &CStr, arguments: &[Value]) -> Rows {
+        self.execute(sql, arguments, false)
+    }
+
+    /// Runs a query that sees what the statement sees which has called.
+    pub fn look(&self, sql: &CStr, arguments: &[Value]) -> Rows {
+        self.execute(sql, arguments, true)
+    }
+
+    fn execute(&self, sql: &CStr, arguments: &[Value], read_only: bool) -> Rows {
         let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.type_oid).collect();
         let (mut datums, nulls) = split(arguments);
         // SAFETY: connected; the lists have an entry for each argument, of the type that is told.
@@ -40,7 +49,7 @@ impl Connection {
                 types.as_mut_ptr(),
                 datums.as_mut_ptr(),
                 nulls.as_ptr(),
-                false,
+                read_only,
                 0,
             );
         }

@@ -84,11 +84,22 @@ impl Vectorizer {
 
     /// Takes it out of the extension's tables.
     pub fn forget(&self, home: &Home, connection: &Connection) {
-        for table in ["vectorizer_log", "vectorizer_error", "vectorizer_activity"] {
+        for table in ["vectorizer_log", "vectorizer_failure", "vectorizer_activity"] {
             let sql = format!("DELETE FROM {{home}}.{table} AS t WHERE t.vectorizer = $1");
             home.run(connection, &sql, &[Value::int(self.id)]);
         }
         home.run(connection, "DELETE FROM {home}.vectorizer AS v WHERE v.id = $1", &[Value::int(self.id)]);
+    }
+}
+
+/// Takes those out of the extension's tables whose own tables have been dropped.
+pub fn forget_dropped(home: &Home, connection: &Connection) {
+    let find = "SELECT v.id FROM {home}.vectorizer AS v WHERE NOT EXISTS (SELECT FROM pg_class AS c WHERE c.oid = v.relation)";
+    let rows = home.run(connection, find, &[]);
+    for id in (0..rows.len()).filter_map(|row| rows.datum(row, 1)) {
+        if let Some(dropped) = Vectorizer::by_id(home, connection, id.value() as i32) {
+            dropped.forget(home, connection);
+        }
     }
 }
 
@@ -103,12 +114,13 @@ pub struct Due {
 pub fn due(home: &Home) -> Due {
     let connection = Connection::open();
     // Of each vectorizer the moment from which on it has something to do.
-    let sql = "SELECT v.id, 1000 * greatest(0, extract(epoch FROM w.at - clock_timestamp()))::float8
-        FROM {home}.vectorizer AS v,
-            LATERAL (SELECT greatest(v.not_before, least(
+    let sql = "SELECT v.id, CASE WHEN w.at <= clock_timestamp() THEN 0
+            ELSE extract(epoch FROM w.at - clock_timestamp()) END::float8
+        FROM {home}.vectorizer AS v LEFT JOIN pg_class AS c ON c.oid = v.relation,
+            LATERAL (SELECT CASE WHEN c.oid IS NULL THEN '-infinity'::timestamptz ELSE greatest(v.not_before, least(
                 (SELECT '-infinity'::timestamptz FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id LIMIT 1),
-                (SELECT min(e.not_before) FROM {home}.vectorizer_error AS e WHERE e.vectorizer = v.id))) AS at) AS w
-        WHERE NOT v.paused AND w.at < 'infinity'
+                (SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id))) END AS at) AS w
+        WHERE (NOT v.paused OR c.oid IS NULL) AND w.at < 'infinity'
         ORDER BY 2, v.served_at";
     let rows = home.run(&connection, sql, &[]);
     let mut due = Due { vectorizers: vec![], next: None };
@@ -116,7 +128,7 @@ pub fn due(home: &Home) -> Due {
         let (Some(id), Some(wait)) = (rows.datum(row, 1), rows.datum(row, 2)) else { continue };
         match f64::from_bits(wait.value() as u64) {
             wait if wait > 0.0 => {
-                due.next = Some(Duration::from_secs_f64(wait / 1000.0));
+                due.next = Some(Duration::from_secs_f64(wait));
                 break;
             }
             _ => due.vectorizers.push(id.value() as i32),

@@ -6,7 +6,7 @@ use embedder::chunk::Format;
 use pgrx::fcinfo::pg_getarg_datum;
 use pgrx::{pg_extern, pg_sys};
 
-use super::catalog::{Place, Vectorizer};
+use super::catalog::{Place, Vectorizer, forget_dropped};
 use super::enqueue::{KEYS_PER_ROW, WRITING};
 use super::home::Home;
 use super::source::KeyColumn;
@@ -79,6 +79,8 @@ impl Wanted {
         let key = KeyColumn::all_of(&self.table)?;
         let dimensions = models::dimensions(&self.model)?;
         let connection = Connection::open();
+        // They may have the name.
+        forget_dropped(&self.home, &connection);
         let id = match (&self.target, &self.destination) {
             (Some(target), None) => self.of_column(&connection, target, dimensions)?,
             (None, Some(destination)) => self.of_chunks(&connection, destination, &key, dimensions)?,
@@ -89,8 +91,9 @@ impl Wanted {
             self.queue_all(&connection, id, &key);
         }
         wake::at_commit(&self.home);
-        let name = self.home.run(&connection, "SELECT v.name FROM {home}.vectorizer AS v WHERE v.id = $1", &[Value::int(id)]);
-        let name = name.text(0, 1).unwrap_or_default();
+        let find = "SELECT v.name FROM {home}.vectorizer AS v WHERE v.id = $1";
+        let name = self.home.run(&connection, find, &[Value::int(id)]).text(0, 1).unwrap_or_default();
+        // What is returned must not be freed with it.
         drop(connection);
         Ok(TextBuf::new(&text::utf8(name.to_bytes())))
     }
@@ -333,7 +336,7 @@ impl Wanted {
     }
 
     fn as_owner<T>(&self, work: impl FnOnce() -> T) -> T {
-        as_user(self.table.owner(), work)
+        as_user(self.table.owner, work)
     }
 }
 
@@ -358,7 +361,7 @@ fn drop_it(home: &Home, connection: &Connection, vectorizer: &Vectorizer, with_d
         table.check_owner();
         let id = vectorizer.id.to_string();
         let parts = [("table", table.sql.as_slice()), ("id", id.as_bytes())];
-        as_user(table.owner(), || {
+        as_user(table.owner, || {
             under(&[SAFE_PATH, (c"client_min_messages", c"warning")], || {
                 for event in ["truncate", "write", "insert", "update"] {
                     let sql = format!("DROP TRIGGER IF EXISTS vectorizer_{{id}}_{event} ON {{table}}");
@@ -366,27 +369,23 @@ fn drop_it(home: &Home, connection: &Connection, vectorizer: &Vectorizer, with_d
                 }
             });
         });
-        if let Place::Chunks { table: chunks, .. } = vectorizer.place
+        if let Place::Chunks { table: oid, .. } = vectorizer.place
             && with_destination
-            && super::run::exists(chunks)
+            && super::run::exists(oid)
         {
-            let chunks = Table::open(chunks)?;
+            let chunks = Table::open(oid)?;
             chunks.check_owner();
-            let (owner, sql) = (chunks.owner(), chunks.sql.clone());
-            // A table that is open in this session cannot be dropped.
-            drop(chunks);
             // With the view; what else depends on the table keeps it from being dropped.
             let view = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c, pg_namespace AS n, pg_class AS d
                 WHERE d.oid = $1 AND c.relname = left(d.relname, 58) || '_view' AND c.relkind = 'v'
                     AND c.relnamespace = d.relnamespace AND n.oid = c.relnamespace";
-            let Place::Chunks { table: oid, .. } = vectorizer.place else { return Ok(()) };
             let view = home.run(connection, view, &[Value::oid(oid)]);
-            as_user(owner, || {
+            as_user(chunks.owner, || {
                 under(&[SAFE_PATH], || {
                     if let Some(name) = if view.is_empty() { None } else { view.text(0, 1) } {
                         connection.run(&statement("DROP VIEW {view}", &[("view", name.to_bytes())]), &[]);
                     }
-                    connection.run(&statement("DROP TABLE {chunks}", &[("chunks", &sql)]), &[]);
+                    connection.run(&statement("DROP TABLE {chunks}", &[("chunks", &chunks.sql)]), &[]);
                 });
             });
         }

@@ -191,13 +191,13 @@ impl Trigger<'_> {
 
     /// # Safety
     /// As for [`Trigger::wants`].
-    unsafe fn write_key(&mut self, slot: *mut pg_sys::TupleTableSlot, keys: &mut Vec<CString>) {
+    unsafe fn write_key(&mut self, slot: *mut pg_sys::TupleTableSlot, keys: &mut Vec<pg_sys::Datum>) {
         for column in &mut self.key {
             // SAFETY: the caller's promise; a column of a primary key is not NULL, and its output function returns a C string.
             unsafe {
                 let datum = value(slot, column.number).unwrap_or(pg_sys::Datum::null());
                 let text = pg_sys::OutputFunctionCall(&mut column.function, datum);
-                keys.push(CStr::from_ptr(text).to_owned());
+                keys.push(pg_sys::cstring_to_text(text).into());
                 pg_sys::pfree(text.cast());
             }
         }
@@ -205,17 +205,16 @@ impl Trigger<'_> {
 
     /// Adds a row to the queue, unless the trigger is not that of a vectorizer of this table, as after a restore without
     /// the extension's own rows.
-    fn enqueue(&self, keys: Vec<CString>) -> Result<(), Error> {
+    fn enqueue(&self, mut keys: Vec<pg_sys::Datum>) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
         }
         // SAFETY: an open relation.
         let relation = unsafe { (*(*self.data).tg_relation).rd_id };
         let connection = Connection::open();
-        let mut datums: Vec<pg_sys::Datum> = keys.iter().map(|key| Value::text_datum(key)).collect();
         let width = Value::int(self.key.len() as i32);
         let arguments =
-            [Value::int(self.vectorizer), Value::oid(relation), Value::array(pg_sys::TEXTOID, &mut datums), width];
+            [Value::int(self.vectorizer), Value::oid(relation), Value::array(pg_sys::TEXTOID, &mut keys), width];
         let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns)
             SELECT v.id, $3, $4 FROM {home}.vectorizer AS v
             WHERE v.id OPERATOR(pg_catalog.=) $1 AND v.relation OPERATOR(pg_catalog.=) $2";
@@ -226,6 +225,10 @@ impl Trigger<'_> {
         });
         if added > 0 {
             wake::at_commit(self.home);
+        }
+        for key in keys {
+            // SAFETY: made by `write_key`, and copied into the list.
+            unsafe { pg_sys::pfree(key.cast_mut_ptr()) };
         }
         Ok(())
     }

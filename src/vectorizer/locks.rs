@@ -63,7 +63,7 @@ impl Tag {
     pub fn try_hold_as(&self, mode: u32) -> Option<Held> {
         // SAFETY: a lock of the session's is not bound to a transaction.
         let result = unsafe { pg_sys::LockAcquire(&self.0, mode as i32, true, true) };
-        (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then_some(Held { tag: *self, mode })
+        (result != pg_sys::LockAcquireResult::LOCKACQUIRE_NOT_AVAIL).then(|| Held { tag: *self, mode })
     }
 
     /// Whether it could be had now.

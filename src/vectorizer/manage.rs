@@ -70,7 +70,7 @@ fn vectorizer_retry(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
         let vectorizer = named(fcinfo, &home, &connection).or_raise();
         let well = "UPDATE {home}.vectorizer AS v SET not_before = '-infinity' WHERE v.id = $1";
         home.run(&connection, well, &[Value::int(vectorizer.id)]);
-        let retry = "UPDATE {home}.vectorizer_error AS e SET attempts = 0, not_before = '-infinity' WHERE e.vectorizer = $1";
+        let retry = "UPDATE {home}.vectorizer_failure AS e SET attempts = 0, not_before = '-infinity' WHERE e.vectorizer = $1";
         let rows = home.run(&connection, retry, &[Value::int(vectorizer.id)]).processed();
         wake::at_commit(&home);
         rows as i64

@@ -14,6 +14,7 @@ mod progress;
 mod queue;
 mod run;
 mod source;
+mod status;
 mod table;
 mod wake;
 mod worker;

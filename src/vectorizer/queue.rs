@@ -42,7 +42,7 @@ impl Claim<'_> {
     }
 
     fn take_failed(&mut self, connection: &Connection, most: usize, known: &mut HashMap<Key, ()>) {
-        let sql = "SELECT e.key FROM {home}.vectorizer_error AS e
+        let sql = "SELECT e.key FROM {home}.vectorizer_failure AS e
             WHERE e.vectorizer = $1 AND e.not_before <= clock_timestamp()
             LIMIT $2 FOR UPDATE SKIP LOCKED";
         let rows = self.home.run(connection, sql, &[Value::int(self.vectorizer), Value::bigint(most as i64)]);
@@ -99,8 +99,8 @@ impl Claim<'_> {
     /// Notes that a row has its vectors, or needs none.
     pub fn succeeded(&self, connection: &Connection, keys: &[&Key]) {
         // Most vectorizers have no failures: one look tells.
-        let any = "SELECT FROM {home}.vectorizer_error AS e WHERE e.vectorizer = $1 LIMIT 1";
-        let delete = "DELETE FROM {home}.vectorizer_error AS e
+        let any = "SELECT FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = $1 LIMIT 1";
+        let delete = "DELETE FROM {home}.vectorizer_failure AS e
             WHERE e.vectorizer = $1 AND e.key = $2";
         let vectorizer = Value::int(self.vectorizer);
         if self.home.run(connection, any, &[vectorizer]).is_empty() {
@@ -113,7 +113,7 @@ impl Claim<'_> {
 
     /// Notes why a row has no vectors. It is tried again after a while, until it was tried often.
     pub fn failed(&self, connection: &Connection, key: &Key, failure: &Failure) {
-        let insert = "INSERT INTO {home}.vectorizer_error AS e
+        let insert = "INSERT INTO {home}.vectorizer_failure AS e
                 (vectorizer, key, attempts, failed_at, not_before, sqlstate, message)
             VALUES ($1, $2, 1, clock_timestamp(),
                 clock_timestamp() + interval '1 minute', $3, $4)

@@ -174,7 +174,7 @@ impl Run<'_> {
     fn read(&self, connection: &Connection, keys: &[Key]) -> (Vec<Read>, usize) {
         // SAFETY: reads a setting, in kB.
         let limit = unsafe { pg_sys::work_mem } as usize * 1024;
-        as_user(self.table.owner(), || {
+        as_user(self.table.owner, || {
             let cursor = connection.cursor(&self.statements.read, &self.key_lists(keys));
             let (mut reads, mut bytes, mut looked_at) = (vec![], 0, keys.len());
             loop {
@@ -207,7 +207,7 @@ impl Run<'_> {
         let mut made = self.embed(&reads)?;
         let texts: HashMap<usize, &Result<String, Failure>> =
             reads.iter().map(|read| (read.key, &read.text)).collect();
-        let owner = self.table.owner();
+        let owner = self.table.owner;
         let locked = as_user(owner, || connection.run(&self.statements.lock, &self.key_lists(keys)));
         let mut products = vec![];
         let mut seen = vec![false; keys.len()];

@@ -24,7 +24,7 @@ impl KeyColumn {
     /// # Errors
     /// [`PipelineError::NoPrimaryKey`].
     pub fn all_of(table: &Table) -> Result<Vec<KeyColumn>, Error> {
-        let numbers = numbers(table.relation());
+        let numbers = table.with(numbers);
         if numbers.is_empty() {
             return Err(PipelineError::NoPrimaryKey { table: table.name() }.into());
         }
@@ -40,7 +40,7 @@ impl KeyColumn {
             let types = pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32);
             let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
             let type_sql = pg_sys::format_type_extended(type_oid, typmod, flags as u16);
-            let name = pg_sys::SPI_fname((*table.relation()).rd_att, number.into());
+            let name = table.with(|relation| pg_sys::SPI_fname((*relation).rd_att, number.into()));
             KeyColumn {
                 name: CStr::from_ptr(name).to_owned(),
                 type_sql: CStr::from_ptr(type_sql).to_bytes().to_vec(),

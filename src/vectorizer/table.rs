@@ -15,11 +15,15 @@ unsafe extern "C-unwind" {
 }
 
 /// A table, locked against changes of its columns until the transaction ends.
+///
+/// It is opened for each question: a table that this session has open cannot be changed by it.
 pub struct Table {
-    relation: pg_sys::Relation,
     pub oid: pg_sys::Oid,
     /// Its name with its schema, quoted.
     pub sql: Vec<u8>,
+    name: CString,
+    /// The role that it belongs to.
+    pub owner: pg_sys::Oid,
 }
 
 /// A column that holds vectors.
@@ -37,38 +41,41 @@ impl Table {
         unsafe {
             let relation = pg_sys::relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
             let form = &*(*relation).rd_rel;
-            if ![pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&(form.relkind as u8)) {
-                let name = name_of(relation);
-                pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
-                return Err(PipelineError::NotATable { name }.into());
-            }
+            let is_table =
+                [pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&(form.relkind as u8));
             let schema = CStr::from_ptr(pg_sys::get_namespace_name(form.relnamespace));
             let name = CStr::from_ptr(form.relname.data.as_ptr());
-            let sql = [quoted(schema), quoted(name)].join(&b'.');
-            Ok(Table { relation, oid, sql })
+            let table = Table {
+                oid,
+                sql: [quoted(schema), quoted(name)].join(&b'.'),
+                name: name.to_owned(),
+                owner: form.relowner,
+            };
+            pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            if is_table { Ok(table) } else { Err(PipelineError::NotATable { name: table.name() }.into()) }
         }
     }
 
-    pub fn relation(&self) -> pg_sys::Relation {
-        self.relation
-    }
-
-    /// The role that it belongs to.
-    pub fn owner(&self) -> pg_sys::Oid {
-        // SAFETY: open.
-        unsafe { (*(*self.relation).rd_rel).relowner }
+    /// Calls `read` with the table open.
+    pub fn with<T>(&self, read: impl FnOnce(pg_sys::Relation) -> T) -> T {
+        // SAFETY: locked since `open`.
+        unsafe {
+            let relation = pg_sys::relation_open(self.oid, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let result = read(relation);
+            pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            result
+        }
     }
 
     /// What messages call it.
     pub fn name(&self) -> String {
-        // SAFETY: open.
-        unsafe { name_of(self.relation) }
+        quotable(&self.name)
     }
 
     /// The number of a column.
     fn number(&self, column: &CStr) -> Result<pg_sys::AttrNumber, Error> {
         // SAFETY: open; SPI_fnumber gives a column's number, or something below 1 for system columns and names unknown.
-        let number = unsafe { pg_sys::SPI_fnumber((*self.relation).rd_att, column.as_ptr()) };
+        let number = self.with(|relation| unsafe { pg_sys::SPI_fnumber((*relation).rd_att, column.as_ptr()) });
         if number < 1 {
             return Err(PipelineError::NoColumn { column: quotable(column), table: self.name() }.into());
         }
@@ -119,31 +126,30 @@ impl Table {
     /// The names of its columns.
     pub fn columns(&self) -> Vec<CString> {
         // SAFETY: open; a descriptor has as many columns as it says, and their names are C strings.
-        unsafe {
-            let descriptor = (*self.relation).rd_att;
+        self.with(|relation| unsafe {
+            let descriptor = (*relation).rd_att;
             let names = (1..=(*descriptor).natts).map(|number| pg_sys::SPI_fname(descriptor, number));
             names.map(|name| CStr::from_ptr(name).to_owned()).collect()
-        }
+        })
     }
 
     /// Whether its rows are written as its own only: it has no partitions, and is neither a partition nor the child of another
     /// table.
     pub fn is_plain(&self) -> bool {
         // SAFETY: open; looks into a catalog.
-        unsafe {
-            let form = &*(*self.relation).rd_rel;
+        self.with(|relation| unsafe {
+            let form = &*(*relation).rd_rel;
             form.relkind as u8 == pg_sys::RELKIND_RELATION && !form.relispartition && !has_superclass(self.oid)
-        }
+        })
     }
 
     /// Raises an ERROR if the current user is not its owner, or of that role.
     pub fn check_owner(&self) {
-        // SAFETY: open; the name is a C string.
+        // SAFETY: the name is a C string.
         unsafe {
-            if !pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.owner()) {
+            if !pg_sys::has_privs_of_role(pg_sys::GetUserId(), self.owner) {
                 let not_owner = pg_sys::AclResult::ACLCHECK_NOT_OWNER;
-                let name = (*(*self.relation).rd_rel).relname.data.as_ptr();
-                pg_sys::aclcheck_error(not_owner, pg_sys::ObjectType::OBJECT_TABLE, name);
+                pg_sys::aclcheck_error(not_owner, pg_sys::ObjectType::OBJECT_TABLE, self.name.as_ptr());
             }
         }
     }
@@ -151,34 +157,17 @@ impl Table {
     /// Checks that the current user has a privilege on a column, or raises Postgres's own ERROR.
     pub fn check_privilege(&self, column: &CStr, privilege: u32) -> Result<(), Error> {
         let number = self.number(column)?;
-        // SAFETY: an open relation and one of its columns; the name is a C string.
+        // SAFETY: a table and one of its columns; the name is a C string.
         unsafe {
             let (user, mode) = (pg_sys::GetUserId(), privilege as pg_sys::AclMode);
             let of_table = pg_sys::pg_class_aclcheck(self.oid, user, mode);
             if of_table != pg_sys::AclResult::ACLCHECK_OK {
                 let of_column = pg_sys::pg_attribute_aclcheck(self.oid, number, user, mode);
-                let name = (*(*self.relation).rd_rel).relname.data.as_ptr();
-                pg_sys::aclcheck_error(of_column, pg_sys::ObjectType::OBJECT_TABLE, name);
+                pg_sys::aclcheck_error(of_column, pg_sys::ObjectType::OBJECT_TABLE, self.name.as_ptr());
             }
         }
         Ok(())
     }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        if !std::thread::panicking() {
-            // SAFETY: opened in `open`; the lock is kept.
-            unsafe { pg_sys::relation_close(self.relation, pg_sys::NoLock as pg_sys::LOCKMODE) };
-        }
-    }
-}
-
-/// # Safety
-/// `relation` is open.
-unsafe fn name_of(relation: pg_sys::Relation) -> String {
-    // SAFETY: the caller's promise.
-    quotable(unsafe { CStr::from_ptr((*(*relation).rd_rel).relname.data.as_ptr()) })
 }
 
 /// A type as SQL has it, with its schema.

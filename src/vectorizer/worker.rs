@@ -31,6 +31,8 @@ const ROUND: Duration = Duration::from_secs(300);
 const A_MOMENT: Duration = Duration::from_millis(100);
 /// What one vectorizer is worked on before it is another one's turn.
 const TURN: Duration = Duration::from_secs(5);
+/// After so long a worker that is not done yet asks for helpers, which have to load the model.
+const WORTH_HELP: Duration = Duration::from_millis(500);
 /// Of the cluster's locks: that of those who wait for a place. The places are numbered from 1.
 const WAITING: u32 = 0;
 /// Rows of a batch at most.
@@ -280,7 +282,9 @@ impl Worker {
             if batch.keys < rows || batch.locked > 0 {
                 break;
             }
-            self.ask_for_help();
+            if start.elapsed() > WORTH_HELP {
+                self.ask_for_help();
+            }
             check_for_interrupts!();
             let is_wanted = !Tag::of_database().is_free_for(pg_sys::RowExclusiveLock);
             if is_wanted || start.elapsed() > TURN {
