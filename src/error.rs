@@ -338,7 +338,7 @@ impl From<Error> for ErrorReport {
             Error::Trigger(e) => trigger_report(e),
             Error::Chunk(e) => chunk_report(e),
             Error::Pipeline(e) => pipeline_report(e),
-            Error::Failed(failure) => ErrorReport::new(failure.sqlstate, failure.message, "pg_embed"),
+            Error::Failed(failure) => ErrorReport::new(failure.sqlstate.into(), failure.message, "pg_embed"),
             Error::Ivf(e) => ivf_report(e),
         }
     }
@@ -486,7 +486,7 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
         )
         .set_detail("Its files have changed. Vectors of two models cannot be compared."),
         E::SomeFailed { failed, failure } => {
-            report(failure.sqlstate, format!("{failed} rows could not be embedded"))
+            report(failure.sqlstate.into(), format!("{failed} rows could not be embedded"))
                 .set_detail(presentable(format!("The first one: {}", failure.message)))
         }
     }

@@ -2,11 +2,12 @@
 //!
 //! Names and texts are in the database's encoding here, which need not be Rust's: statements are C strings.
 
-use std::ffi::{CStr, CString, c_char, c_int, c_long};
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString, c_char, c_int, c_long, c_void};
 use std::panic::{AssertUnwindSafe, UnwindSafe};
 use std::ptr::{null, null_mut};
 
-use pgrx::pg_sys::panic::CaughtError;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
 use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use crate::error::{Error, presentable};
@@ -348,15 +349,15 @@ pub fn literal(text: &CStr) -> Vec<u8> {
 /// Why a part of a transaction was rolled back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    pub sqlstate: PgSqlErrorCode,
+    /// As Postgres packs it; also one that somebody has made up.
+    pub sqlstate: i32,
     pub message: String,
 }
 
 impl Failure {
     /// Its SQLSTATE.
     pub fn code(&self) -> CString {
-        let code = self.sqlstate as i32;
-        let characters = [0, 6, 12, 18, 24].map(|shift| (code >> shift & 0x3f) as u8 + b'0');
+        let characters = [0, 6, 12, 18, 24].map(|shift| (self.sqlstate >> shift & 0x3f) as u8 + b'0');
         CString::new(characters).unwrap_or_default()
     }
 
@@ -389,9 +390,17 @@ pub fn in_subtransaction<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
         };
         pg_sys::BeginInternalSubTransaction(null());
         pg_sys::MemoryContextSwitchTo(context);
-        let caught: std::cell::RefCell<Option<CaughtError>> = None.into();
+        let caught: RefCell<Option<CaughtError>> = None.into();
+        let sqlstate = Cell::new(0);
+        let mut note = pg_sys::ErrorContextCallback {
+            previous: pg_sys::error_context_stack,
+            callback: Some(note_sqlstate),
+            arg: (&raw const sqlstate).cast_mut().cast(),
+        };
+        pg_sys::error_context_stack = &mut note;
         let work = AssertUnwindSafe(|| Some(work()));
         let result = attempt(work, |error| *caught.borrow_mut() = Some(error));
+        pg_sys::error_context_stack = note.previous;
         match (result, caught.into_inner()) {
             (Some(result), _) => {
                 pg_sys::ReleaseCurrentSubTransaction();
@@ -404,9 +413,9 @@ pub fn in_subtransaction<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
                 put_back();
                 match error {
                     Some(CaughtError::PostgresError(report) | CaughtError::ErrorReport(report))
-                        if is_about_the_work(report.sql_error_code()) =>
+                        if is_about_the_work(&report, sqlstate.get()) =>
                     {
-                        Err(Failure { sqlstate: report.sql_error_code(), message: report.message().to_string() })
+                        Err(failure(&report, sqlstate.get()))
                     }
                     Some(error) => error.rethrow(),
                     None => unreachable!("work has returned or raised an error"),
@@ -414,6 +423,14 @@ pub fn in_subtransaction<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
             }
         }
     }
+}
+
+/// Of an ERROR that Postgres raises pgrx keeps the SQLSTATE only if it knows it.
+///
+/// `ErrorContextCallback`; is called while the error is raised.
+unsafe extern "C-unwind" fn note_sqlstate(state: *mut c_void) {
+    // SAFETY: the cell of `in_subtransaction`, which has not returned; an error is being raised.
+    unsafe { (*state.cast::<Cell<i32>>()).set(pg_sys::geterrcode()) };
 }
 
 fn attempt<T>(
@@ -430,10 +447,17 @@ fn attempt<T>(
         .execute()
 }
 
+/// `noted`: the SQLSTATE, where the error was one of Postgres's own.
+fn failure(report: &ErrorReportWithLevel, noted: i32) -> Failure {
+    let known = report.sql_error_code();
+    let sqlstate = if known == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR && noted != 0 { noted } else { known as i32 };
+    Failure { sqlstate, message: report.message().to_string() }
+}
+
 /// Whether an error says something about the rows at hand: not a cancel, a shutdown, a want of memory or disk, a conflict
 /// with another transaction, or a file that cannot be read.
-pub fn is_about_the_work(sqlstate: PgSqlErrorCode) -> bool {
-    let code = Failure { sqlstate, message: String::new() }.code();
+fn is_about_the_work(report: &ErrorReportWithLevel, noted: i32) -> bool {
+    let code = failure(report, noted).code();
     !matches!(code.to_bytes().first_chunk(), Some(b"40" | b"53" | b"57" | b"58"))
 }
 

@@ -116,11 +116,15 @@ pub fn due(home: &Home) -> Due {
     // Of each vectorizer the moment from which on it has something to do.
     let sql = "SELECT v.id, CASE WHEN w.at <= clock_timestamp() THEN 0
             ELSE extract(epoch FROM w.at - clock_timestamp()) END::float8
-        FROM {home}.vectorizer AS v LEFT JOIN pg_class AS c ON c.oid = v.relation,
-            LATERAL (SELECT CASE WHEN c.oid IS NULL THEN '-infinity'::timestamptz ELSE greatest(v.not_before, least(
-                (SELECT '-infinity'::timestamptz FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id LIMIT 1),
-                (SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id))) END AS at) AS w
-        WHERE (NOT v.paused OR c.oid IS NULL) AND w.at < 'infinity'
+        FROM (
+            SELECT v.id, v.served_at, CASE WHEN c.oid IS NULL OR NOT v.paused AND EXISTS (
+                    SELECT FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id) THEN '-infinity'
+                WHEN NOT v.paused THEN (
+                    SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id) END AS at,
+                CASE WHEN c.oid IS NULL THEN '-infinity' ELSE v.not_before END AS not_before
+            FROM {home}.vectorizer AS v LEFT JOIN pg_class AS c ON c.oid = v.relation) AS v,
+            greatest(v.at, v.not_before) AS w (at)
+        WHERE v.at < 'infinity'
         ORDER BY 2, v.served_at";
     let rows = home.run(&connection, sql, &[]);
     let mut due = Due { vectorizers: vec![], next: None };

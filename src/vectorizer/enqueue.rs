@@ -50,6 +50,9 @@ struct Trigger<'a> {
     data: *mut pg_sys::TriggerData,
     home: &'a Home,
     vectorizer: i32,
+    /// The vectorizer's table: the trigger's own, or one that this is a partition of.
+    relation: pg_sys::Oid,
+    is_partition: bool,
     /// Columns of the primary key.
     key: Vec<Output>,
     /// Columns whose change makes a vector stale. `None`: one of them is not there any more.
@@ -85,14 +88,26 @@ impl Trigger<'_> {
             let [id, target, sources @ ..] = arguments.as_slice() else {
                 return Err(PipelineError::NotATrigger.into());
             };
-            let vectorizer = id.to_str().ok().and_then(|id| id.parse().ok());
+            let vectorizer = id.to_str().ok().and_then(|id| id.parse().ok()).ok_or(PipelineError::NotATrigger)?;
             let relation = (*data).tg_relation;
             let column = |name: &&CStr| column(relation, name);
+            let is_partition = (*(*relation).rd_rel).relispartition;
+            let root = if is_partition {
+                partitioned(home, vectorizer, (*relation).rd_id)
+            } else {
+                None
+            };
+            let key = match root {
+                None => source::numbers(relation),
+                Some(root) => numbers_in(relation, root),
+            };
             Ok(Trigger {
                 data,
                 home,
-                vectorizer: vectorizer.ok_or(PipelineError::NotATrigger)?,
-                key: source::numbers(relation).into_iter().map(|number| output(relation, number)).collect(),
+                vectorizer,
+                relation: root.unwrap_or((*relation).rd_id),
+                is_partition,
+                key: key.into_iter().map(|number| output(relation, number)).collect(),
                 sources: sources.iter().map(column).collect(),
                 target: column(target),
             })
@@ -179,7 +194,11 @@ impl Trigger<'_> {
         unsafe {
             let has_vector = |slot| self.target.is_some_and(|target| value(slot, target.number).is_some());
             match old {
-                None => !has_vector(new) && sources.iter().any(|source| value(new, source.number).is_some()),
+                // A row that an UPDATE moves to another partition comes in with its old vector.
+                None => {
+                    (self.is_partition || !has_vector(new))
+                        && sources.iter().any(|source| value(new, source.number).is_some())
+                }
                 Some(old) => {
                     sources.iter().any(|&source| !is_same(old, new, source))
                         // `SET embedding = NULL` asks for another one; the engine's own NULL is for a blank text.
@@ -209,12 +228,10 @@ impl Trigger<'_> {
         if keys.is_empty() {
             return Ok(());
         }
-        // SAFETY: an open relation.
-        let relation = unsafe { (*(*self.data).tg_relation).rd_id };
         let connection = Connection::open();
         let width = Value::int(self.key.len() as i32);
         let arguments =
-            [Value::int(self.vectorizer), Value::oid(relation), Value::array(pg_sys::TEXTOID, &mut keys), width];
+            [Value::int(self.vectorizer), Value::oid(self.relation), Value::array(pg_sys::TEXTOID, &mut keys), width];
         let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns)
             SELECT v.id, $3, $4 FROM {home}.vectorizer AS v
             WHERE v.id OPERATOR(pg_catalog.=) $1 AND v.relation OPERATOR(pg_catalog.=) $2";
@@ -235,8 +252,6 @@ impl Trigger<'_> {
 
     /// There is nothing left to embed. What a worker has in hand it finds out itself.
     fn forget_all(&self) -> Result<(), Error> {
-        // SAFETY: an open relation.
-        let relation = unsafe { (*(*self.data).tg_relation).rd_id };
         let connection = Connection::open();
         let delete = "DELETE FROM {home}.vectorizer_log AS l
             WHERE (l.vectorizer, l.id) IN (
@@ -246,7 +261,7 @@ impl Trigger<'_> {
                 FOR UPDATE OF m SKIP LOCKED)";
         under(&[(c"search_path", c"pg_catalog, pg_temp")], || {
             let sql = statement(delete, &[("home", &self.home.schema)]);
-            connection.run(&sql, &[Value::int(self.vectorizer), Value::oid(relation)]);
+            connection.run(&sql, &[Value::int(self.vectorizer), Value::oid(self.relation)]);
         });
         Ok(())
     }
@@ -294,6 +309,33 @@ impl Drop for Reader {
             // SAFETY: made in `new`.
             unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
         }
+    }
+}
+
+/// The vectorizer's table, if it is one that `partition` is a part of.
+fn partitioned(home: &Home, vectorizer: i32, partition: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    let find = "SELECT v.relation FROM {home}.vectorizer AS v, pg_partition_ancestors($2) AS a
+        WHERE v.id = $1 AND a.relid = v.relation";
+    let connection = Connection::open();
+    let found = home.run(&connection, find, &[Value::int(vectorizer), Value::oid(partition)]);
+    found.first(1).map(|oid| pg_sys::Oid::from(oid.value() as u32))
+}
+
+/// The columns of the primary key of `root`, in its order, as those of its partition `relation`.
+///
+/// # Safety
+/// `relation` is open, and a partition of `root`.
+unsafe fn numbers_in(relation: pg_sys::Relation, root: pg_sys::Oid) -> Vec<pg_sys::AttrNumber> {
+    // SAFETY: the caller's promise; a partition has the columns of its root, by name.
+    unsafe {
+        let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+        let root = pg_sys::relation_open(root, lock);
+        let names = source::numbers(root)
+            .into_iter()
+            .map(|number| pg_sys::SPI_fname((*root).rd_att, number.into()));
+        let numbers = names.map(|name| pg_sys::SPI_fnumber((*relation).rd_att, name) as pg_sys::AttrNumber).collect();
+        pg_sys::relation_close(root, lock);
+        numbers
     }
 }
 

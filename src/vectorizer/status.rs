@@ -36,6 +36,7 @@ fn coverage(home: &Home, id: i32) -> Option<(i64, i64, Option<i64>)> {
     let table = Table::open(vectorizer.relation).ok().filter(|table| may_see(table.owner))?;
     let (chunks, target);
     let count = match &vectorizer.place {
+        Place::Column(column) if !table.has_column(column) => return None,
         Place::Column(column) => {
             target = quoted(column);
             statement(

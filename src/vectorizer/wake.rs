@@ -7,7 +7,6 @@
 use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Once;
-use std::time::{Duration, Instant};
 
 use pgrx::{pg_guard, pg_sys};
 
@@ -20,14 +19,11 @@ use crate::guc;
 pub const COMMITTING: u32 = 0;
 pub const FIRST_WORKER: u32 = 1;
 
-/// A worker that was asked for takes a moment until it can be seen.
-const STARTUP: Duration = Duration::from_secs(1);
-
 thread_local! {
     /// The queue's table, if this transaction has put something into it.
     static QUEUED: Cell<Option<pg_sys::Oid>> = const { Cell::new(None) };
-    /// When this session has last asked for a worker.
-    static ASKED: Cell<Option<Instant>> = const { Cell::new(None) };
+    /// The worker that this session has last asked for.
+    static ASKED: Cell<Option<worker::Started>> = const { Cell::new(None) };
 }
 
 /// To be called by a transaction that has put something into the queue, or made it due.
@@ -60,11 +56,12 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
 
 fn before_commit(log: pg_sys::Oid) {
     Tag::new(log, COMMITTING).share();
-    let is_new = ASKED.get().is_none_or(|asked| asked.elapsed() > STARTUP);
-    if is_new && guc::max_workers() > 0 && Tag::new(log, FIRST_WORKER).is_free_for(pg_sys::ExclusiveLock) {
-        ASKED.set(Some(Instant::now()));
+    // One that has not begun yet will see what this transaction has done. One that has, and has no lock, may be on its way out.
+    let is_coming = ASKED.get().is_some_and(|asked| asked.is_to_begin());
+    if !is_coming && guc::max_workers() > 0 && Tag::new(log, FIRST_WORKER).is_free_for(pg_sys::ExclusiveLock) {
         // SAFETY: in a transaction, whose end the worker is to wait for.
-        worker::start(unsafe { pg_sys::MyDatabaseId }, FIRST_WORKER, unsafe { pg_sys::GetTopTransactionIdIfAny() });
+        let (database, xid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetTopTransactionIdIfAny()) };
+        ASKED.set(worker::start(database, FIRST_WORKER, xid));
     }
 }
 

@@ -62,16 +62,37 @@ pub unsafe fn is_background(process: *mut pg_sys::PGPROC) -> bool {
 /// What a worker is told in `bgw_extra`: the transaction that it is to wait for.
 const XID_BYTES: usize = size_of::<u32>();
 
-/// Starts a worker for a database, its first one or a helper, when `after` has ended. The server may have no room for it.
-pub fn start(database: pg_sys::Oid, number: u32, after: pg_sys::TransactionId) -> bool {
+/// A worker that was asked for.
+#[derive(Clone, Copy)]
+pub struct Started(*mut pg_sys::BackgroundWorkerHandle);
+
+impl Started {
+    /// Whether the server has not come to it yet.
+    pub fn is_to_begin(&self) -> bool {
+        let mut pid = 0;
+        // SAFETY: a handle that is kept for ever.
+        let status = unsafe { pg_sys::GetBackgroundWorkerPid(self.0, &mut pid) };
+        status == pg_sys::BgwHandleStatus::BGWH_NOT_YET_STARTED
+    }
+}
+
+/// Starts a worker for a database, its first one or a helper, which begins when `after` has ended. `None`: the server has no
+/// room for it.
+pub fn start(database: pg_sys::Oid, number: u32, after: pg_sys::TransactionId) -> Option<Started> {
     let mut worker = described(c"pg_embed vectorizer", c"vectorizer_worker_main");
     worker.bgw_flags |= pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION as i32;
     worker.bgw_main_arg = pg_sys::Datum::from((u64::from(number) << 32 | u64::from(database.to_u32())) as usize);
     for (place, byte) in worker.bgw_extra.iter_mut().zip(u32::from(after).to_ne_bytes()) {
         *place = byte as c_char;
     }
-    // SAFETY: a complete description, which is copied.
-    unsafe { pg_sys::RegisterDynamicBackgroundWorker(&mut worker, std::ptr::null_mut()) }
+    let mut handle = std::ptr::null_mut();
+    // SAFETY: a complete description, which is copied. The handle is kept: some bytes for each worker that a session starts.
+    unsafe {
+        let context = pg_sys::MemoryContextSwitchTo(pg_sys::TopMemoryContext);
+        let is_started = pg_sys::RegisterDynamicBackgroundWorker(&mut worker, &mut handle);
+        pg_sys::MemoryContextSwitchTo(context);
+        is_started.then_some(Started(handle))
+    }
 }
 
 /// Registers the launcher, while the server preloads the library.
@@ -120,14 +141,17 @@ fn listen() {
     }
 }
 
-/// Sleeps until the latch is set, or for that long. Ends the process with the postmaster.
-fn sleep(time: Duration) {
+/// Sleeps until the latch is set, or for that long; whether it was set. Ends the process with the postmaster.
+fn sleep(time: Duration) -> bool {
     let events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     // SAFETY: the process's own latch.
-    unsafe {
-        pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, time.as_millis() as c_long, pg_sys::PG_WAIT_EXTENSION);
+    let happened = unsafe {
+        let milliseconds = time.as_millis() as c_long;
+        let happened =
+            pg_sys::WaitLatch(pg_sys::MyLatch, events as i32, milliseconds, pg_sys::PG_WAIT_EXTENSION);
         pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
+        happened
+    };
     check_for_interrupts!();
     // SAFETY: a flag of Postgres's handler for SIGHUP.
     unsafe {
@@ -136,6 +160,7 @@ fn sleep(time: Duration) {
             pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP);
         }
     }
+    happened as u32 & pg_sys::WL_LATCH_SET != 0
 }
 
 /// Runs `work` in a transaction of its own; `Err`: it was rolled back, and the log has the error.
@@ -182,22 +207,28 @@ pub extern "C-unwind" fn vectorizer_worker_main(argument: pg_sys::Datum) {
         }
         pg_sys::TransactionId::from(u32::from_ne_bytes(bytes))
     };
-    let _ = transaction(|| {
-        if after != pg_sys::InvalidTransactionId {
-            // SAFETY: a transaction's number; waits for its end.
-            unsafe {
-                let waiting_for = pg_sys::XLTW_Oper::XLTW_None;
-                pg_sys::XactLockTableWait(after, std::ptr::null_mut(), std::ptr::null_mut(), waiting_for);
+    let wait = || {
+        let _ = transaction(|| {
+            if after != pg_sys::InvalidTransactionId {
+                // SAFETY: a transaction's number; waits for its end.
+                unsafe {
+                    let waiting_for = pg_sys::XLTW_Oper::XLTW_None;
+                    pg_sys::XactLockTableWait(after, std::ptr::null_mut(), std::ptr::null_mut(), waiting_for);
+                }
             }
-        }
-    });
-    if let Ok(Some(home)) = transaction(Home::of_database) {
-        match Tag::new(home.log, number).try_hold() {
-            Some(held) => Worker { home, number, held: Some(held), waiting: None, helpers: None }.serve(),
-            // Somebody else serves the database, and may sleep.
-            None => wake::wake_all(),
-        }
-    }
+        });
+    };
+    let find = || transaction(Home::of_database).ok().flatten();
+    // The transaction may have created the extension, too.
+    let Some(home) = find().or_else(|| (wait(), find()).1) else { return };
+    // As soon as may be: who commits now sees that there is a worker, and wakes it.
+    let Some(held) = Tag::new(home.log, number).try_hold() else {
+        // Somebody else serves the database, and may sleep.
+        wake::wake_all();
+        return;
+    };
+    wait();
+    Worker { home, number, held: Some(held), waiting: None, helpers: None }.serve();
 }
 
 /// One that serves a database.
@@ -216,24 +247,33 @@ impl Worker {
     fn serve(mut self) {
         let mut idle_since: Option<Instant> = None;
         loop {
-            match self.work() {
-                Work::Done => idle_since = Some(Instant::now()),
-                Work::Nothing(next) => {
-                    if self.number != wake::FIRST_WORKER {
-                        return;
-                    }
-                    let lingers = idle_since.is_some_and(|since| since.elapsed() < LINGER);
-                    if !lingers && next.is_none() && self.leave() {
-                        return;
-                    }
-                    sleep(next.unwrap_or(LOOK).min(LOOK).max(Duration::from_millis(10)));
+            let rest = match self.work() {
+                Work::Done => {
+                    idle_since = Some(Instant::now());
+                    Duration::ZERO
                 }
-                Work::Failed => sleep(AFTER_ERROR.min(LOOK)),
+                Work::Nothing(_) if self.number != wake::FIRST_WORKER => return,
+                Work::Nothing(Some(next)) => next.max(Duration::from_millis(10)),
+                Work::Nothing(None) => {
+                    let lingers = idle_since.map_or(Duration::ZERO, |since| LINGER.saturating_sub(since.elapsed()));
+                    if lingers.is_zero() && self.leave() {
+                        return;
+                    }
+                    lingers.max(A_MOMENT)
+                }
+                Work::Failed => AFTER_ERROR,
                 Work::Gone => return,
-            }
-            check_for_interrupts!();
-            if !Tag::of_database().is_free_for(pg_sys::RowExclusiveLock) {
-                return;
+            };
+            let until = Instant::now() + rest;
+            loop {
+                check_for_interrupts!();
+                if is_unwanted() {
+                    return;
+                }
+                let left = until.saturating_duration_since(Instant::now());
+                if left.is_zero() || sleep(left.min(LOOK)) {
+                    break;
+                }
             }
         }
     }
@@ -286,8 +326,7 @@ impl Worker {
                 self.ask_for_help();
             }
             check_for_interrupts!();
-            let is_wanted = !Tag::of_database().is_free_for(pg_sys::RowExclusiveLock);
-            if is_wanted || start.elapsed() > TURN {
+            if is_unwanted() || start.elapsed() > TURN {
                 break;
             }
         }
@@ -323,6 +362,11 @@ impl Worker {
         }
         is_done
     }
+}
+
+/// Whether somebody wants to drop this database, or to do something else with it that nobody may be in for.
+fn is_unwanted() -> bool {
+    !Tag::of_database().is_free_for(pg_sys::RowExclusiveLock)
 }
 
 enum Work {
@@ -373,7 +417,7 @@ pub extern "C-unwind" fn vectorizer_launcher_main(_argument: pg_sys::Datum) {
 
 /// Starts a worker; waits until it has seen whether there is something to do.
 fn start_and_wait(database: pg_sys::Oid) {
-    while !start(database, wake::FIRST_WORKER, pg_sys::InvalidTransactionId) {
+    while guc::max_workers() > 0 && start(database, wake::FIRST_WORKER, pg_sys::InvalidTransactionId).is_none() {
         sleep_for(Duration::from_secs(1));
     }
     sleep_for(Duration::from_millis(50));

@@ -37,4 +37,6 @@ mod smoke;
 mod stats;
 mod trigger;
 mod upgrade;
+mod vectorizer;
+mod vectorizer_crash;
 mod weights;
