@@ -28,14 +28,14 @@ COMMENT ON TABLE embed_backfills IS 'how far each session''s embed_backfill is; 
 CREATE VIEW embed_progress WITH (security_barrier) AS
 SELECT b.pid, b.relation::regclass AS relation, b.target, b.model, b.started_at,
     b.rows_total, b.rows_done, b.rows_skipped, b.rows_failed,
-    round((b.rows_done / seconds)::numeric, 1) AS rows_per_second,
-    make_interval(secs => (b.rows_total - seen) * seconds / nullif(seen, 0)) AS time_left
+    round((b.rows_done::double precision / seconds)::numeric, 1) AS rows_per_second,
+    make_interval(secs => (b.rows_total - seen)::double precision * seconds / nullif(seen, 0)::double precision) AS time_left
 FROM embed_backfills AS b,
     greatest(extract(epoch FROM b.updated_at - b.started_at)::double precision, 0.001) AS seconds,
     CAST(b.rows_done + b.rows_skipped + b.rows_failed AS bigint) AS seen
 WHERE EXISTS (
         SELECT FROM pg_locks AS l
-        WHERE l.locktype = 'advisory' AND l.pid = b.pid AND l.classid = b.tableoid AND l.objsubid = 2
+        WHERE l.locktype = 'advisory' AND l.pid = b.pid AND l.classid = b.tableoid AND l.objsubid = 3
             AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))
     AND (pg_has_role(b.role, 'USAGE') OR pg_has_role('pg_read_all_stats', 'USAGE'));
 COMMENT ON VIEW embed_progress IS 'each embed_backfill that runs: rows of its present round, of which done, in need of nothing, failed; rows a second';
@@ -73,6 +73,7 @@ CREATE TABLE vectorizer_log (
     keys text[] NOT NULL,
     key_columns integer NOT NULL,
     enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    not_before timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (vectorizer, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 COMMENT ON TABLE vectorizer_log IS 'keys of rows to look at; see the view vectorizer_queue';
@@ -103,6 +104,8 @@ SELECT pg_catalog.pg_extension_config_dump('vectorizer_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('vectorizer_log', '');
 SELECT pg_catalog.pg_extension_config_dump('vectorizer_log_id_seq', '');
 SELECT pg_catalog.pg_extension_config_dump('vectorizer_failure', '');
+-- Who dumps the database without being a superuser has to read them.
+GRANT SELECT ON vectorizer, vectorizer_id_seq, vectorizer_log, vectorizer_log_id_seq, vectorizer_failure TO @extowner@;
 
 CREATE FUNCTION vectorizer_enqueue() RETURNS trigger
     AS 'MODULE_PATHNAME', 'vectorizer_enqueue_wrapper' LANGUAGE C SECURITY DEFINER;
@@ -147,21 +150,25 @@ WHERE pg_has_role(c.relowner, 'USAGE');
 COMMENT ON VIEW vectorizer_error IS 'rows that could not be embedded; retry_at is NULL if only vectorizer_retry or another text can help';
 GRANT SELECT ON vectorizer_error TO PUBLIC;
 
+CREATE VIEW vectorizer_pending AS
+SELECT k.vectorizer, k.key, min(k.enqueued_at) AS enqueued_at, max(k.attempts) AS attempts, min(k.not_before) AS not_before
+FROM (
+    SELECT l.vectorizer, u.key, l.enqueued_at, 0 AS attempts, l.not_before
+    FROM vectorizer_log AS l, LATERAL (
+        SELECT array_agg(e.text ORDER BY e.n) AS key FROM unnest(l.keys) WITH ORDINALITY AS e (text, n)
+        GROUP BY (e.n - 1) / l.key_columns) AS u
+    UNION ALL
+    SELECT f.vectorizer, f.key, f.failed_at, f.attempts, f.not_before FROM vectorizer_failure AS f
+    WHERE f.not_before < 'infinity') AS k
+GROUP BY k.vectorizer, k.key;
+COMMENT ON VIEW vectorizer_pending IS 'rows that wait to be looked at, of all vectorizers; see the view vectorizer_queue';
+
 CREATE VIEW vectorizer_queue WITH (security_barrier) AS
-SELECT v.name AS vectorizer, k.key, min(k.enqueued_at) AS enqueued_at, max(k.attempts) AS attempts,
-    min(k.not_before) AS not_before
+SELECT v.name AS vectorizer, p.key, p.enqueued_at, p.attempts, p.not_before
 FROM vectorizer AS v
-    JOIN pg_class AS c ON c.oid = v.relation,
-    LATERAL (
-        SELECT ARRAY(SELECT l.keys[i * l.key_columns + j] FROM generate_series(1, l.key_columns) AS j ORDER BY j) AS key,
-            l.enqueued_at, 0 AS attempts, '-infinity'::timestamptz AS not_before
-        FROM vectorizer_log AS l, generate_series(0, cardinality(l.keys) / l.key_columns - 1) AS i
-        WHERE l.vectorizer = v.id
-        UNION ALL
-        SELECT f.key, f.failed_at, f.attempts, f.not_before FROM vectorizer_failure AS f
-        WHERE f.vectorizer = v.id AND f.not_before < 'infinity') AS k
-WHERE pg_has_role(c.relowner, 'USAGE')
-GROUP BY v.name, k.key;
+    JOIN pg_class AS c ON c.oid = v.relation
+    JOIN vectorizer_pending AS p ON p.vectorizer = v.id
+WHERE pg_has_role(c.relowner, 'USAGE');
 COMMENT ON VIEW vectorizer_queue IS 'rows that wait to be looked at, each once, however often it has changed';
 
 CREATE FUNCTION vectorizer_coverage(
@@ -186,11 +193,11 @@ SELECT v.name, v.relation, v.target, v.destination, v.model,
 FROM vectorizer AS v
     JOIN pg_class AS c ON c.oid = v.relation
     CROSS JOIN LATERAL (
-        SELECT count(*) AS pending, min(q.enqueued_at) AS oldest FROM vectorizer_queue AS q WHERE q.vectorizer = v.name) AS q
+        SELECT count(*) AS pending, min(p.enqueued_at) AS oldest FROM vectorizer_pending AS p WHERE p.vectorizer = v.id) AS q
     CROSS JOIN LATERAL (
         SELECT count(*) AS failed FROM vectorizer_failure AS f WHERE f.vectorizer = v.id AND f.not_before = 'infinity') AS f
     CROSS JOIN LATERAL (
-        SELECT coalesce(round(sum(a.rows) / 5.0, 1), 0) AS rows_per_minute FROM vectorizer_activity AS a
+        SELECT coalesce(round(sum(a.rows) / 5::numeric, 1), 0::numeric) AS rows_per_minute FROM vectorizer_activity AS a
         WHERE a.vectorizer = v.id AND a.minute > clock_timestamp() - interval '5 minutes') AS r
     CROSS JOIN LATERAL vectorizer_coverage(v.id) AS n
     LEFT JOIN LATERAL (
@@ -198,7 +205,7 @@ FROM vectorizer AS v
         ORDER BY f.failed_at DESC LIMIT 1) AS e ON true
     LEFT JOIN LATERAL (
         SELECT min(l.pid) AS pid FROM pg_locks AS l
-        WHERE l.locktype = 'advisory' AND l.classid = 'vectorizer_log'::regclass AND l.objid > 0 AND l.granted
+        WHERE l.locktype = 'advisory' AND l.classid = 'vectorizer_log'::regclass::oid AND l.objid <> 0::oid AND l.objsubid = 3 AND l.granted
             AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())) AS w ON true
 WHERE pg_has_role(c.relowner, 'USAGE') OR pg_has_role('pg_read_all_stats', 'USAGE');
 COMMENT ON VIEW vectorizer_status IS 'each vectorizer: coverage, what waits and since when, how fast it goes, what went wrong';

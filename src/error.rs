@@ -68,31 +68,80 @@ pub enum Error {
 /// What `embed_backfill` and vectorizers can refuse.
 #[derive(Debug)]
 pub enum PipelineError {
-    NullArgument { name: &'static str },
-    TransactionBlock { procedure: &'static str },
-    BatchSize { given: i32, most: i32 },
-    NotATable { name: String },
+    NullArgument {
+        name: &'static str,
+    },
+    TransactionBlock {
+        procedure: &'static str,
+    },
+    BatchSize {
+        given: i32,
+        most: i32,
+    },
+    NotATable {
+        name: String,
+    },
     NoSources,
-    NoColumn { column: String, table: String },
-    NotAVector { column: String },
-    NotText { column: String },
-    Generated { column: String },
-    WrongDimensions { column: String, expected: usize, model: String, found: usize },
+    NoColumn {
+        column: String,
+        table: String,
+    },
+    NotAVector {
+        column: String,
+    },
+    NotText {
+        column: String,
+    },
+    Generated {
+        column: String,
+    },
+    WrongDimensions {
+        column: String,
+        expected: usize,
+        model: String,
+        found: usize,
+    },
     /// `embed_backfill`'s or a vectorizer's table has no key to tell rows by.
-    NoPrimaryKey { table: String },
+    NoPrimaryKey {
+        table: String,
+    },
     NotATrigger,
+    /// The extension has been dropped meanwhile.
+    NoExtension,
+    Temporary { table: String },
+    /// By inheritance.
+    HasChildren { table: String },
+    /// A generated column that is computed when it is read.
+    Virtual { column: String },
+    /// An UPDATE has changed other rows than it was for: a trigger or a policy has kept it from them.
+    NotWritten,
+    /// A key was queued when the table had another primary key.
+    OtherKey,
     /// Neither or both of target and destination.
     OnePlace,
     ChunksInAColumn,
-    ChunkOption { name: String, value: String },
+    ChunkOption {
+        name: String,
+        value: String,
+    },
     /// A column of the key has the name of one that a table of chunks has.
-    ReservedColumn { column: String },
+    ReservedColumn {
+        column: String,
+    },
     NameTaken,
-    NoVectorizer { name: String },
+    NoVectorizer {
+        name: String,
+    },
     /// A model's files are others than those that a vectorizer's vectors were made with.
-    ModelChanged { name: String, model: String },
+    ModelChanged {
+        name: String,
+        model: String,
+    },
     /// A WARNING: the others have their vectors.
-    SomeFailed { failed: u64, failure: Failure },
+    SomeFailed {
+        failed: u64,
+        failure: Failure,
+    },
 }
 
 /// How `chunk` can be misused, beyond what the embedder refuses.
@@ -387,9 +436,12 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
         E::OutOfMemory { reason } => {
             report(Code::ERRCODE_OUT_OF_MEMORY, message).set_detail(presentable(reason))
         }
-        E::ChunkSize { .. } | E::ChunkOverlap { .. } => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message),
-        E::ChunkCharacter { .. } => report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
-            .set_hint("Raise max_tokens."),
+        E::ChunkSize { .. } | E::ChunkOverlap { .. } => {
+            report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message)
+        }
+        E::ChunkCharacter { .. } => {
+            report(Code::ERRCODE_INVALID_PARAMETER_VALUE, message).set_hint("Raise max_tokens.")
+        }
         E::Thread(_) => report(Code::ERRCODE_INSUFFICIENT_RESOURCES, message),
         E::Tokenize(_) | E::Run { .. } => report(Code::ERRCODE_EXTERNAL_ROUTINE_EXCEPTION, message),
     }
@@ -402,7 +454,9 @@ fn chunk_report(error: ChunkError) -> ErrorReport {
             let known = Format::NAMES.map(|(name, _)| name).join(", ");
             report(code, format!("unknown format \"{format}\"")).set_hint(format!("Formats are: {known}."))
         }
-        ChunkError::Negative { name, value } => report(code, format!("{name} must not be negative, not {value}")),
+        ChunkError::Negative { name, value } => {
+            report(code, format!("{name} must not be negative, not {value}"))
+        }
     }
 }
 
@@ -437,11 +491,10 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
         E::NotText { column } => {
             report(Code::ERRCODE_DATATYPE_MISMATCH, format!("column \"{column}\" is not text"))
         }
-        E::Generated { column } => report(
-            Code::ERRCODE_GENERATED_ALWAYS,
-            format!("column \"{column}\" is a generated column"),
-        )
-        .set_detail("Postgres computes its value itself."),
+        E::Generated { column } => {
+            report(Code::ERRCODE_GENERATED_ALWAYS, format!("column \"{column}\" is a generated column"))
+                .set_detail("Postgres computes its value itself.")
+        }
         E::WrongDimensions { column, expected, model, found } => report(
             Code::ERRCODE_DATA_EXCEPTION,
             format!("column \"{column}\" has {expected} dimensions, model \"{model}\" has {found}"),
@@ -455,21 +508,43 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
             Code::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             "vectorizer_enqueue is for the triggers that vectorizer_create makes",
         ),
-        E::OnePlace => report(
-            Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            "either target or destination must be given",
+        E::NoExtension => report(Code::ERRCODE_UNDEFINED_OBJECT, "the extension is not there any more"),
+        E::Temporary { table } => report(
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("\"{table}\" is a temporary table, which no background worker can read"),
+        ),
+        E::HasChildren { table } => report(
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("table \"{table}\" has children by inheritance, whose rows a vectorizer would not see"),
         )
-        .set_hint("target names a column of the same table, destination a table of chunks, which is made."),
+        .set_hint("Partition the table, or make a vectorizer for each child."),
+        E::Virtual { column } => report(
+            Code::ERRCODE_FEATURE_NOT_SUPPORTED,
+            format!("column \"{column}\" is computed when it is read, so that nothing tells when it changes"),
+        ),
+        E::NotWritten => report(
+            Code::ERRCODE_TRIGGERED_ACTION_EXCEPTION,
+            "the row was not updated: a trigger or a policy of the table kept it from being written",
+        ),
+        E::OtherKey => report(
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+            "the row was queued when the table had another primary key",
+        ),
+        E::OnePlace => {
+            report(Code::ERRCODE_INVALID_PARAMETER_VALUE, "either target or destination must be given")
+                .set_hint(
+                    "target names a column of the same table, destination a table of chunks, which is made.",
+                )
+        }
         E::ChunksInAColumn => report(
             Code::ERRCODE_INVALID_PARAMETER_VALUE,
             "a column has one vector for a row, not one for each chunk",
         )
         .set_hint("Name a destination for the chunks."),
-        E::ChunkOption { name, value } => report(
-            Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("chunk cannot have \"{name}\": {value}"),
-        )
-        .set_hint("It takes max_tokens, overlap, and format: plain or markdown."),
+        E::ChunkOption { name, value } => {
+            report(Code::ERRCODE_INVALID_PARAMETER_VALUE, format!("chunk cannot have \"{name}\": {value}"))
+                .set_hint("It takes max_tokens, overlap, and format: plain or markdown.")
+        }
         E::ReservedColumn { column } => report(
             Code::ERRCODE_DUPLICATE_COLUMN,
             format!("the table of chunks has a column \"{column}\" of its own"),

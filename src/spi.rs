@@ -34,7 +34,8 @@ impl Connection {
         self.execute(sql, arguments, false)
     }
 
-    /// Runs a query that sees what the statement sees which has called.
+    /// Runs a query that sees what the active snapshot does: that of the statement which has called, or the
+    /// [latest one](at_latest_snapshot).
     pub fn look(&self, sql: &CStr, arguments: &[Value]) -> Rows {
         self.execute(sql, arguments, true)
     }
@@ -69,14 +70,32 @@ impl Connection {
     }
 
     pub fn run_plan(&self, plan: &Plan, arguments: &[Value]) -> Rows {
+        self.execute_plan(plan, arguments, false)
+    }
+
+    /// Like [`look`](Connection::look).
+    pub fn look_by_plan(&self, plan: &Plan, arguments: &[Value]) -> Rows {
+        self.execute_plan(plan, arguments, true)
+    }
+
+    fn execute_plan(&self, plan: &Plan, arguments: &[Value], read_only: bool) -> Rows {
         let (mut datums, nulls) = split(arguments);
         // SAFETY: connected; the plan was made for arguments of these types.
-        unsafe { pg_sys::SPI_execute_plan(plan.0, datums.as_mut_ptr(), nulls.as_ptr(), false, 0) };
+        unsafe { pg_sys::SPI_execute_plan(plan.0, datums.as_mut_ptr(), nulls.as_ptr(), read_only, 0) };
         Rows::taken()
     }
 
     /// A statement whose rows are fetched a few at a time.
     pub fn cursor(&self, sql: &CStr, arguments: &[Value]) -> Cursor {
+        self.open_cursor(sql, arguments, false)
+    }
+
+    /// Likewise, like [`look`](Connection::look).
+    pub fn cursor_to_look(&self, sql: &CStr, arguments: &[Value]) -> Cursor {
+        self.open_cursor(sql, arguments, true)
+    }
+
+    fn open_cursor(&self, sql: &CStr, arguments: &[Value], read_only: bool) -> Cursor {
         let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.type_oid).collect();
         let (mut datums, nulls) = split(arguments);
         // SAFETY: as in `run`.
@@ -88,7 +107,7 @@ impl Connection {
                 types.as_mut_ptr(),
                 datums.as_mut_ptr(),
                 nulls.as_ptr(),
-                false,
+                read_only,
                 0,
             )
         })
@@ -117,6 +136,7 @@ impl Drop for Connection {
 }
 
 /// A statement that is prepared for the rest of the session. Postgres plans it anew when what it is about changes.
+#[derive(Clone, Copy)]
 pub struct Plan(pg_sys::SPIPlanPtr);
 
 /// Arguments as SPI wants them: a blank for each one that is not NULL.
@@ -312,6 +332,17 @@ impl Value {
     }
 }
 
+/// Lets `work` [look](Connection::look) at what is committed now, whatever the transaction's isolation level.
+pub fn at_latest_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: in a transaction; an ERROR pops the snapshot.
+    unsafe {
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let result = work();
+        pg_sys::PopActiveSnapshot();
+        result
+    }
+}
+
 /// A statement from its text, with what stands for `{name}` put in: names that are quoted already, lists of them.
 pub fn statement(template: &str, parts: &[(&str, &[u8])]) -> CString {
     let mut sql = vec![];
@@ -355,6 +386,14 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Of an error that was caught.
+    pub fn of(error: &CaughtError) -> Failure {
+        match error {
+            CaughtError::PostgresError(report) | CaughtError::ErrorReport(report) => failure(report, 0),
+            CaughtError::RustPanic { ereport, .. } => failure(ereport, 0),
+        }
+    }
+
     /// Its SQLSTATE.
     pub fn code(&self) -> CString {
         let characters = [0, 6, 12, 18, 24].map(|shift| (self.sqlstate >> shift & 0x3f) as u8 + b'0');
@@ -433,10 +472,7 @@ unsafe extern "C-unwind" fn note_sqlstate(state: *mut c_void) {
     unsafe { (*state.cast::<Cell<i32>>()).set(pg_sys::geterrcode()) };
 }
 
-fn attempt<T>(
-    work: impl FnOnce() -> Option<T> + UnwindSafe,
-    caught: impl Fn(CaughtError),
-) -> Option<T> {
+fn attempt<T>(work: impl FnOnce() -> Option<T> + UnwindSafe, caught: impl Fn(CaughtError)) -> Option<T> {
     let caught = AssertUnwindSafe(caught);
     PgTryBuilder::new(work)
         .catch_others(move |error| {
@@ -450,7 +486,8 @@ fn attempt<T>(
 /// `noted`: the SQLSTATE, where the error was one of Postgres's own.
 fn failure(report: &ErrorReportWithLevel, noted: i32) -> Failure {
     let known = report.sql_error_code();
-    let sqlstate = if known == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR && noted != 0 { noted } else { known as i32 };
+    let sqlstate =
+        if known == PgSqlErrorCode::ERRCODE_INTERNAL_ERROR && noted != 0 { noted } else { known as i32 };
     Failure { sqlstate, message: report.message().to_string() }
 }
 
@@ -471,7 +508,10 @@ pub fn as_user<T>(user: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
         pg_sys::GetUserIdAndSecContext(&mut before, &mut context);
         let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as c_int;
         pg_sys::SetUserIdAndSecContext(user, restricted);
+        // Nor can the settings that they change.
+        let level = pg_sys::NewGUCNestLevel();
         let result = work();
+        pg_sys::AtEOXact_GUC(false, level);
         pg_sys::SetUserIdAndSecContext(before, context);
         result
     }

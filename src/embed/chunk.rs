@@ -93,9 +93,7 @@ fn options(
     format: Option<&str>,
 ) -> Result<ChunkOptions, ChunkError> {
     let format = format.unwrap_or("plain");
-    let number = |name, value: i32| {
-        usize::try_from(value).map_err(|_| ChunkError::Negative { name, value })
-    };
+    let number = |name, value: i32| usize::try_from(value).map_err(|_| ChunkError::Negative { name, value });
     Ok(ChunkOptions {
         max_tokens: max_tokens.map(|value| number("max_tokens", value)).transpose()?,
         overlap: number("overlap", overlap.unwrap_or(0))?,

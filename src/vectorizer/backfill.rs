@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use pgrx::{PgLogLevel, is_a, pg_extern, pg_sys};
 
-use super::embed::{Trouble, Vector, each, isolate};
+use super::embed::{Trouble, Vector, each, isolate, readable};
 use super::home::Home;
 use super::pace::Pace;
 use super::progress::Progress;
@@ -47,21 +47,21 @@ struct Statements {
     write: CString,
 }
 
-/// A row that is locked: its table, its address, its text.
-struct Row(Rows);
+/// A row that is locked.
+struct Row {
+    table: pg_sys::Oid,
+    address: pg_sys::ItemPointerData,
+    text: Result<String, Failure>,
+}
 
 impl Row {
-    fn table(&self) -> pg_sys::Datum {
-        self.0.datum(0, 1).unwrap_or(pg_sys::Datum::null())
-    }
-
-    fn address(&self) -> pg_sys::Datum {
-        self.0.datum(0, 2).unwrap_or(pg_sys::Datum::null())
-    }
-
-    fn text(&self) -> Result<String, Failure> {
-        let text = self.0.text(0, 3).unwrap_or_default();
-        text::try_utf8(text.to_bytes()).map(|text| text.into_owned()).map_err(Failure::from)
+    /// From a row of [`Statements::read`], which is freed then.
+    fn of(fetched: &Rows) -> Option<Row> {
+        let (table, address) = (fetched.first(1)?, fetched.first(2)?);
+        // SAFETY: a value of type tid.
+        let address = unsafe { *address.cast_mut_ptr::<pg_sys::ItemPointerData>() };
+        let text = readable(&fetched.text(0, 3).unwrap_or_default());
+        Some(Row { table: pg_sys::Oid::from(table.value() as u32), address, text })
     }
 }
 
@@ -117,8 +117,7 @@ impl Backfill {
     fn run(&self) -> Result<(), Error> {
         let connection = Connection::open_for_commits();
         let model = CString::new(self.model.as_str()).unwrap_or_default();
-        let mut progress =
-            Progress::begin(&self.home, &connection, self.relation, &self.target, &model);
+        let mut progress = Progress::begin(&self.home, &connection, self.relation, &self.target, &model);
         let (mut first_failure, mut pace) = (None, Pace::default());
         loop {
             let before = progress.done;
@@ -201,12 +200,11 @@ impl Backfill {
         connection: &Connection,
         rows: &[Row],
     ) -> Result<Vec<Result<bool, Failure>>, Error> {
-        let texts: Vec<Result<String, Failure>> = rows.iter().map(Row::text).collect();
-        let readable: Vec<&str> = texts.iter().flatten().map(String::as_str).collect();
-        let mut vectors = each(&self.model, &readable)?.into_iter();
-        let results: Vec<Result<Vector, Failure>> = texts
-            .into_iter()
-            .map(|text| text.and_then(|_| vectors.next().unwrap_or(Ok(None))))
+        let texts: Vec<&str> = rows.iter().filter_map(|row| row.text.as_deref().ok()).collect();
+        let mut vectors = each(&self.model, &texts)?.into_iter();
+        let results: Vec<Result<Vector, Failure>> = rows
+            .iter()
+            .map(|row| row.text.as_ref().map_err(Failure::clone).and_then(|_| vectors.next().unwrap_or(Ok(None))))
             .collect();
         let ready: Vec<(&Row, &[f32])> = rows
             .iter()
@@ -226,8 +224,9 @@ impl Backfill {
     }
 
     fn write(&self, connection: &Connection, ready: &[(&Row, &[f32])]) -> Result<(), Error> {
-        let mut tables: Vec<_> = ready.iter().map(|(row, _)| row.table()).collect();
-        let mut addresses: Vec<_> = ready.iter().map(|(row, _)| row.address()).collect();
+        let mut tables: Vec<pg_sys::Datum> = ready.iter().map(|(row, _)| row.table.into()).collect();
+        let address = |row: &Row| pg_sys::Datum::from((&raw const row.address).cast_mut());
+        let mut addresses: Vec<pg_sys::Datum> = ready.iter().map(|(row, _)| address(row)).collect();
         let vectors = ready.iter().map(|(_, vector)| Ok(VectorBuf::from_slice(vector)?.into_datum()));
         let mut vectors = vectors.collect::<Result<Vec<_>, Error>>()?;
         let arguments = [
@@ -235,8 +234,11 @@ impl Backfill {
             Value::array(pg_sys::TIDOID, &mut addresses),
             Value::array(self.vector, &mut vectors),
         ];
-        connection.run(&self.statements.write, &arguments);
-        Ok(())
+        if connection.run(&self.statements.write, &arguments).processed() == ready.len() as u64 {
+            Ok(())
+        } else {
+            Err(PipelineError::NotWritten.into())
+        }
     }
 }
 
@@ -303,12 +305,9 @@ fn read_some(reader: &Cursor) -> Vec<Row> {
     let limit = unsafe { pg_sys::work_mem } as usize * 1024;
     let (mut rows, mut bytes) = (vec![], 0);
     while bytes < limit {
-        let fetched = reader.fetch(1);
-        if fetched.is_empty() {
-            break;
-        }
-        bytes += fetched.bytes(0, 3);
-        rows.push(Row(fetched));
+        let Some(row) = Row::of(&reader.fetch(1)) else { break };
+        bytes += row.text.as_ref().map_or(0, String::len);
+        rows.push(row);
     }
     rows
 }

@@ -118,9 +118,11 @@ pub fn due(home: &Home) -> Due {
             ELSE extract(epoch FROM w.at - clock_timestamp()) END::float8
         FROM (
             SELECT v.id, v.served_at, CASE WHEN c.oid IS NULL OR NOT v.paused AND EXISTS (
-                    SELECT FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id) THEN '-infinity'
-                WHEN NOT v.paused THEN (
-                    SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id) END AS at,
+                    SELECT FROM {home}.vectorizer_log AS l
+                    WHERE l.vectorizer = v.id AND l.not_before <= clock_timestamp()) THEN '-infinity'
+                WHEN NOT v.paused THEN least(
+                    (SELECT min(l.not_before) FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id),
+                    (SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id)) END AS at,
                 CASE WHEN c.oid IS NULL THEN '-infinity' ELSE v.not_before END AS not_before
             FROM {home}.vectorizer AS v LEFT JOIN pg_class AS c ON c.oid = v.relation) AS v,
             greatest(v.at, v.not_before) AS w (at)

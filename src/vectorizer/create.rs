@@ -12,10 +12,10 @@ use super::home::Home;
 use super::source::KeyColumn;
 use super::table::{Table, owned, owned_list};
 use super::{index, wake};
-use crate::embed::text::{self, TextBuf};
 use crate::embed::models;
+use crate::embed::text::{self, TextBuf};
 use crate::error::{Error, OrRaise, PipelineError, quotable};
-use crate::spi::{Connection, SAFE_PATH, Value, as_user, literal, quoted, statement, under};
+use crate::spi::{at_latest_snapshot, Connection, SAFE_PATH, Value, as_user, literal, quoted, statement, under};
 
 #[pg_extern(sql = false)]
 fn vectorizer_create(fcinfo: pg_sys::FunctionCallInfo) -> TextBuf {
@@ -70,11 +70,13 @@ impl Wanted {
     /// Returns the vectorizer's name.
     fn create(&self) -> Result<TextBuf, Error> {
         self.table.check_owner();
+        self.table.check_kind()?;
         if self.sources.is_empty() {
             return Err(PipelineError::NoSources.into());
         }
         for source in &self.sources {
             self.table.text_column(source)?;
+            self.table.check_stored(source)?;
         }
         let key = KeyColumn::all_of(&self.table)?;
         let dimensions = models::dimensions(&self.model)?;
@@ -106,7 +108,11 @@ impl Wanted {
         let column = quoted(target);
         if !self.table.has_column(target) {
             let vector = self.vector_type(dimensions);
-            self.ddl(connection, "ALTER TABLE {table} ADD COLUMN {column} {vector}", &[("column", &column), ("vector", &vector)]);
+            self.ddl(
+                connection,
+                "ALTER TABLE {table} ADD COLUMN {column} {vector}",
+                &[("column", &column), ("vector", &vector)],
+            );
         }
         let found = self.table.vector_column(target, self.home.function)?;
         if let Some(expected) = found.dimensions.filter(|&expected| expected != dimensions) {
@@ -137,7 +143,10 @@ impl Wanted {
         let [chunks, view] = self.names(connection, destination);
         let definitions: Vec<Vec<u8>> = key
             .iter()
-            .map(|column| [&quoted(&column.name), b" ".as_slice(), &column.type_sql, &column.collation(), b" NOT NULL"].concat())
+            .map(|column| {
+                [&quoted(&column.name), b" ".as_slice(), &column.type_sql, &column.collation(), b" NOT NULL"]
+                    .concat()
+            })
             .collect();
         let columns: Vec<Vec<u8>> = key.iter().map(|column| quoted(&column.name)).collect();
         let (definitions, columns) = (definitions.join(b", ".as_slice()), columns.join(b", ".as_slice()));
@@ -271,15 +280,19 @@ impl Wanted {
         if by_row {
             triggers.push(("write", "AFTER INSERT OR UPDATE ON {table} FOR EACH ROW"));
         } else {
-            triggers.push(("insert", "AFTER INSERT ON {table} REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"));
+            triggers.push((
+                "insert",
+                "AFTER INSERT ON {table} REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT",
+            ));
             triggers.push((
                 "update",
                 "AFTER UPDATE ON {table} REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT",
             ));
         }
         for (event, when) in triggers {
-            let create =
-                format!("CREATE TRIGGER vectorizer_{{id}}_{event} {when} EXECUTE FUNCTION {{home}}.vectorizer_enqueue({{arguments}})");
+            let create = format!(
+                "CREATE TRIGGER vectorizer_{{id}}_{event} {when} EXECUTE FUNCTION {{home}}.vectorizer_enqueue({{arguments}})"
+            );
             self.ddl(connection, &create, &parts);
             if self.replicated {
                 let always = format!("ALTER TABLE {{table}} ENABLE ALWAYS TRIGGER vectorizer_{{id}}_{event}");
@@ -290,9 +303,13 @@ impl Wanted {
 
     /// Queues the rows that are there.
     fn queue_all(&self, connection: &Connection, id: i32, key: &[KeyColumn]) {
-        let columns: Vec<Vec<u8>> = key.iter().map(|column| [b"t.".as_slice(), &quoted(&column.name)].concat()).collect();
-        let sources: Vec<Vec<u8>> =
-            self.sources.iter().map(|source| [b"t.", quoted(source).as_slice(), b" IS NOT NULL"].concat()).collect();
+        let columns: Vec<Vec<u8>> =
+            key.iter().map(|column| [b"t.".as_slice(), &quoted(&column.name)].concat()).collect();
+        let sources: Vec<Vec<u8>> = self
+            .sources
+            .iter()
+            .map(|source| [b"t.", quoted(source).as_slice(), b" IS NOT NULL"].concat())
+            .collect();
         let (columns, sources) = (columns.join(b", ".as_slice()), sources.join(b" OR ".as_slice()));
         let only_missing = match &self.target {
             Some(target) => [b" AND t.", quoted(target).as_slice(), b" IS NULL"].concat(),
@@ -305,7 +322,8 @@ impl Wanted {
             ("only missing", &only_missing),
         ];
         let list = statement("SELECT {columns} FROM {table} AS t WHERE ({sources}){only missing}", &parts);
-        let cursor = self.as_owner(|| connection.cursor(&list, &[]));
+        // Also what others have committed while the triggers were made.
+        let cursor = at_latest_snapshot(|| self.as_owner(|| connection.cursor_to_look(&list, &[])));
         loop {
             let inner = Connection::open();
             let rows = self.as_owner(|| under(&WRITING, || cursor.fetch(KEYS_PER_ROW)));
@@ -316,7 +334,8 @@ impl Wanted {
                 let all = (0..rows.len()).flat_map(|row| (1..=key.len()).map(move |column| (row, column)));
                 all.filter_map(|(row, column)| rows.text(row, column)).collect()
             });
-            let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
+            let insert =
+                "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
             let arguments = [Value::int(id), Value::texts(&keys), Value::int(key.len() as i32)];
             self.home.run(&inner, insert, &arguments);
         }
@@ -324,7 +343,11 @@ impl Wanted {
     }
 
     fn vector_type(&self, dimensions: usize) -> Vec<u8> {
-        [super::table::type_sql(crate::embed::vector_type(self.home.function)), format!("({dimensions})").into_bytes()].concat()
+        [
+            super::table::type_sql(crate::embed::vector_type(self.home.function)),
+            format!("({dimensions})").into_bytes(),
+        ]
+        .concat()
     }
 
     /// Runs a statement as the table's owner. `{table}` in it is the table, `{home}` the extension's schema.
@@ -346,7 +369,8 @@ fn vectorizer_drop(fcinfo: pg_sys::FunctionCallInfo) {
     // SAFETY: Postgres passes a valid call of the function that sql/vectorizer.sql declares, which is strict.
     unsafe {
         let home = Home::of_call(fcinfo);
-        let (Some(name), Some(with_destination)) = (pg_getarg_datum(fcinfo, 0), pg_getarg_datum(fcinfo, 1)) else {
+        let (Some(name), Some(with_destination)) = (pg_getarg_datum(fcinfo, 0), pg_getarg_datum(fcinfo, 1))
+        else {
             return;
         };
         let connection = Connection::open();
@@ -355,7 +379,12 @@ fn vectorizer_drop(fcinfo: pg_sys::FunctionCallInfo) {
     }
 }
 
-fn drop_it(home: &Home, connection: &Connection, vectorizer: &Vectorizer, with_destination: bool) -> Result<(), Error> {
+fn drop_it(
+    home: &Home,
+    connection: &Connection,
+    vectorizer: &Vectorizer,
+    with_destination: bool,
+) -> Result<(), Error> {
     if super::run::exists(vectorizer.relation) {
         let table = Table::open(vectorizer.relation)?;
         table.check_owner();

@@ -1,10 +1,13 @@
 //! Vectors of many texts, where one that cannot be embedded does not stand in the way of the others.
 
+use std::ffi::CStr;
 use std::sync::Arc;
 
-use crate::embed::models;
-use crate::error::Error;
-use crate::spi::Failure;
+use pgrx::pg_sys;
+
+use crate::embed::{models, text};
+use crate::error::{Error, OrRaise};
+use crate::spi::{Failure, in_subtransaction};
 
 /// Why an attempt with several items came to nothing.
 pub enum Trouble {
@@ -57,6 +60,17 @@ fn trouble(error: Error) -> Trouble {
     }
 }
 
+/// A text as UTF-8, or why it is none.
+pub fn readable(text: &CStr) -> Result<String, Failure> {
+    let convert = || text::try_utf8(text.to_bytes()).map(|text| text.into_owned());
+    // SAFETY: reads a setting of the database.
+    if unsafe { pg_sys::GetDatabaseEncoding() } == pg_sys::pg_enc::PG_UTF8 as i32 {
+        return convert().map_err(Failure::from);
+    }
+    // Postgres raises an ERROR for what it cannot convert.
+    in_subtransaction(|| convert().or_raise())
+}
+
 /// What is wrong with a text; the error itself where it is not about a text.
 pub fn of_one_text(error: Error) -> Result<Failure, Error> {
     use embedder::Error as E;
@@ -76,10 +90,7 @@ mod tests {
         let results = isolate(items, &mut |items: &[i32]| {
             attempts += 1;
             match items.iter().any(|&item| item < 0) {
-                true => Err(Trouble::WithSome(Failure {
-                    sqlstate: 1,
-                    message: String::new(),
-                })),
+                true => Err(Trouble::WithSome(Failure { sqlstate: 1, message: String::new() })),
                 false => Ok(items.iter().map(|item| item * 2).collect()),
             }
         });

@@ -11,12 +11,13 @@ use pgrx::trigger_support::{
     called_as_trigger, trigger_fired_before, trigger_fired_by_insert, trigger_fired_by_truncate,
     trigger_fired_by_update, trigger_fired_for_row,
 };
-use pgrx::{PgLogLevel, check_for_interrupts, pg_extern, pg_sys, varlena};
+use pgrx::{PgLogLevel, check_for_interrupts, pg_extern, pg_sys};
 
+use super::cell::Column;
 use super::home::Home;
 use super::{source, wake};
 use crate::error::{Error, OrRaise, PipelineError, quotable};
-use crate::spi::{Connection, Plan, Value, statement, under};
+use crate::spi::{Connection, Plan, Value, at_latest_snapshot, statement, under};
 
 /// Keys that one row of the queue holds at most: what a worker takes at once.
 pub const KEYS_PER_ROW: usize = 256;
@@ -40,7 +41,9 @@ fn vectorizer_enqueue(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
             Error::from(PipelineError::NotATrigger).raise();
         }
         let home = Home::of_call(fcinfo);
-        Trigger::new((*fcinfo).context.cast(), &home).and_then(|trigger| trigger.run()).or_raise();
+        if let Some(trigger) = Trigger::new((*fcinfo).context.cast(), &home).or_raise() {
+            trigger.run().or_raise();
+        }
     }
     0
 }
@@ -50,8 +53,6 @@ struct Trigger<'a> {
     data: *mut pg_sys::TriggerData,
     home: &'a Home,
     vectorizer: i32,
-    /// The vectorizer's table: the trigger's own, or one that this is a partition of.
-    relation: pg_sys::Oid,
     is_partition: bool,
     /// Columns of the primary key.
     key: Vec<Output>,
@@ -60,23 +61,18 @@ struct Trigger<'a> {
     target: Option<Column>,
 }
 
-#[derive(Clone, Copy)]
-struct Column {
-    number: i32,
-    /// As in pg_type.
-    length: i16,
-}
-
 /// A column and the function that makes text of it.
 struct Output {
-    number: i32,
+    column: Column,
     function: pg_sys::FmgrInfo,
 }
 
 impl Trigger<'_> {
+    /// `None`: the trigger is not that of a vectorizer of this table, as after a restore without the extension's own rows.
+    ///
     /// # Safety
     /// `data` is what Postgres passed to the trigger function.
-    unsafe fn new(data: *mut pg_sys::TriggerData, home: &Home) -> Result<Trigger<'_>, Error> {
+    unsafe fn new(data: *mut pg_sys::TriggerData, home: &Home) -> Result<Option<Trigger<'_>>, Error> {
         // SAFETY: the caller's promise; a trigger has `tgnargs` arguments, and a relation with a descriptor.
         unsafe {
             if trigger_fired_before((*data).tg_event) {
@@ -88,29 +84,22 @@ impl Trigger<'_> {
             let [id, target, sources @ ..] = arguments.as_slice() else {
                 return Err(PipelineError::NotATrigger.into());
             };
-            let vectorizer = id.to_str().ok().and_then(|id| id.parse().ok()).ok_or(PipelineError::NotATrigger)?;
+            let vectorizer =
+                id.to_str().ok().and_then(|id| id.parse().ok()).ok_or(PipelineError::NotATrigger)?;
             let relation = (*data).tg_relation;
-            let column = |name: &&CStr| column(relation, name);
+            let column = |name: &&CStr| Column::named(relation, name);
             let is_partition = (*(*relation).rd_rel).relispartition;
-            let root = if is_partition {
-                partitioned(home, vectorizer, (*relation).rd_id)
-            } else {
-                None
-            };
-            let key = match root {
-                None => source::numbers(relation),
-                Some(root) => numbers_in(relation, root),
-            };
-            Ok(Trigger {
+            let Some(root) = root(home, vectorizer, (*relation).rd_id, is_partition) else { return Ok(None) };
+            let key = if root == (*relation).rd_id { source::numbers(relation) } else { numbers_in(relation, root) };
+            Ok(Some(Trigger {
                 data,
                 home,
                 vectorizer,
-                relation: root.unwrap_or((*relation).rd_id),
                 is_partition,
                 key: key.into_iter().map(|number| output(relation, number)).collect(),
                 sources: sources.iter().map(column).collect(),
                 target: column(target),
-            })
+            }))
         }
     }
 
@@ -188,19 +177,25 @@ impl Trigger<'_> {
     ///
     /// # Safety
     /// Slots with rows of the relation. `old`: before an UPDATE.
-    unsafe fn wants(&self, old: Option<*mut pg_sys::TupleTableSlot>, new: *mut pg_sys::TupleTableSlot) -> bool {
+    unsafe fn wants(
+        &self,
+        old: Option<*mut pg_sys::TupleTableSlot>,
+        new: *mut pg_sys::TupleTableSlot,
+    ) -> bool {
         let Some(sources) = &self.sources else { return true };
         // SAFETY: the caller's promise.
         unsafe {
-            let has_vector = |slot| self.target.is_some_and(|target| value(slot, target.number).is_some());
+            let has_vector = |slot| self.target.is_some_and(|target| target.value(slot).is_some());
             match old {
                 // A row that an UPDATE moves to another partition comes in with its old vector.
                 None => {
                     (self.is_partition || !has_vector(new))
-                        && sources.iter().any(|source| value(new, source.number).is_some())
+                        && sources.iter().any(|source| source.value(new).is_some())
                 }
                 Some(old) => {
-                    sources.iter().any(|&source| !is_same(old, new, source))
+                    let key = self.key.iter().map(|key| &key.column);
+                    // A row whose key changes may be in the queue by its old one.
+                    sources.iter().chain(key).any(|column| !column.is_same(old, new))
                         // `SET embedding = NULL` asks for another one; the engine's own NULL is for a blank text.
                         || self.target.is_some() && has_vector(old) && !has_vector(new) && !super::run::is_writing()
                 }
@@ -214,7 +209,7 @@ impl Trigger<'_> {
         for column in &mut self.key {
             // SAFETY: the caller's promise; a column of a primary key is not NULL, and its output function returns a C string.
             unsafe {
-                let datum = value(slot, column.number).unwrap_or(pg_sys::Datum::null());
+                let datum = column.column.value(slot).unwrap_or(pg_sys::Datum::null());
                 let text = pg_sys::OutputFunctionCall(&mut column.function, datum);
                 keys.push(pg_sys::cstring_to_text(text).into());
                 pg_sys::pfree(text.cast());
@@ -222,27 +217,17 @@ impl Trigger<'_> {
         }
     }
 
-    /// Adds a row to the queue, unless the trigger is not that of a vectorizer of this table, as after a restore without
-    /// the extension's own rows.
+    /// Adds a row to the queue.
     fn enqueue(&self, mut keys: Vec<pg_sys::Datum>) -> Result<(), Error> {
         if keys.is_empty() {
             return Ok(());
         }
         let connection = Connection::open();
         let width = Value::int(self.key.len() as i32);
-        let arguments =
-            [Value::int(self.vectorizer), Value::oid(self.relation), Value::array(pg_sys::TEXTOID, &mut keys), width];
-        let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns)
-            SELECT v.id, $3, $4 FROM {home}.vectorizer AS v
-            WHERE v.id OPERATOR(pg_catalog.=) $1 AND v.relation OPERATOR(pg_catalog.=) $2";
-        let added = PLANS.with_borrow_mut(|plans| {
-            let sql = statement(insert, &[("home", &self.home.schema)]);
-            let plan = plans.entry(sql.clone()).or_insert_with(|| connection.keep(&sql, &arguments));
-            connection.run_plan(plan, &arguments).processed()
-        });
-        if added > 0 {
-            wake::at_commit(self.home);
-        }
+        let arguments = [Value::int(self.vectorizer), Value::array(pg_sys::TEXTOID, &mut keys), width];
+        let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
+        with_plan(self.home, insert, &connection, &arguments, |plan| connection.run_plan(plan, &arguments));
+        wake::at_commit(self.home);
         for key in keys {
             // SAFETY: made by `write_key`, and copied into the list.
             unsafe { pg_sys::pfree(key.cast_mut_ptr()) };
@@ -250,25 +235,41 @@ impl Trigger<'_> {
         Ok(())
     }
 
-    /// There is nothing left to embed. What a worker has in hand it finds out itself.
+    /// There is nothing left to embed. What a worker has in hand it finds out itself, and so it does with all where the
+    /// transaction may not touch what others have changed since it began.
     fn forget_all(&self) -> Result<(), Error> {
+        // SAFETY: reads a setting of the transaction.
+        if unsafe { pg_sys::XactIsoLevel } >= pg_sys::XACT_REPEATABLE_READ as i32 {
+            return Ok(());
+        }
         let connection = Connection::open();
-        let delete = "DELETE FROM {home}.vectorizer_log AS l
-            WHERE (l.vectorizer, l.id) IN (
-                SELECT m.vectorizer, m.id FROM {home}.vectorizer_log AS m, {home}.vectorizer AS v
-                WHERE m.vectorizer OPERATOR(pg_catalog.=) v.id AND v.id OPERATOR(pg_catalog.=) $1
-                    AND v.relation OPERATOR(pg_catalog.=) $2
-                FOR UPDATE OF m SKIP LOCKED)";
-        under(&[(c"search_path", c"pg_catalog, pg_temp")], || {
-            let sql = statement(delete, &[("home", &self.home.schema)]);
-            connection.run(&sql, &[Value::int(self.vectorizer), Value::oid(self.relation)]);
-        });
+        let delete = "DELETE FROM {home}.vectorizer_log AS l WHERE l.vectorizer = $1 AND l.id IN (
+            SELECT m.id FROM {home}.vectorizer_log AS m WHERE m.vectorizer = $1 FOR UPDATE SKIP LOCKED)";
+        self.home.run(&connection, delete, &[Value::int(self.vectorizer)]);
         Ok(())
     }
 }
 
+/// Calls `run` with the plan of a statement that is prepared once in a session. `{home}` in it is the extension's schema.
+fn with_plan<T>(
+    home: &Home,
+    template: &str,
+    connection: &Connection,
+    arguments: &[Value],
+    run: impl FnOnce(&Plan) -> T,
+) -> T {
+    let sql = statement(template, &[("home", &home.schema)]);
+    let plan = PLANS.with_borrow(|plans| plans.get(&sql).copied());
+    let plan = plan.unwrap_or_else(|| {
+        let plan = connection.keep(&sql, arguments);
+        PLANS.with_borrow_mut(|plans| plans.insert(sql, plan));
+        plan
+    });
+    run(&plan)
+}
+
 thread_local! {
-    /// Plans for the queue: one for each schema that the extension has been in.
+    /// Two for each schema that the extension has been in.
     static PLANS: RefCell<HashMap<CString, Plan>> = RefCell::default();
 }
 
@@ -312,13 +313,26 @@ impl Drop for Reader {
     }
 }
 
-/// The vectorizer's table, if it is one that `partition` is a part of.
-fn partitioned(home: &Home, vectorizer: i32, partition: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    let find = "SELECT v.relation FROM {home}.vectorizer AS v, pg_partition_ancestors($2) AS a
-        WHERE v.id = $1 AND a.relid = v.relation";
+/// The vectorizer's table: the trigger's own, or one that this is a partition of. `None`: neither.
+///
+/// Looked for as it is now, also by a transaction that began before the vectorizer was made.
+fn root(home: &Home, vectorizer: i32, relation: pg_sys::Oid, is_partition: bool) -> Option<pg_sys::Oid> {
     let connection = Connection::open();
-    let found = home.run(&connection, find, &[Value::int(vectorizer), Value::oid(partition)]);
-    found.first(1).map(|oid| pg_sys::Oid::from(oid.value() as u32))
+    let find = "SELECT v.relation FROM {home}.vectorizer AS v WHERE v.id OPERATOR(pg_catalog.=) $1";
+    let arguments = [Value::int(vectorizer)];
+    let found = with_plan(home, find, &connection, &arguments, |plan| {
+        at_latest_snapshot(|| connection.look_by_plan(plan, &arguments).first(1))
+    });
+    let root = pg_sys::Oid::from(found?.value() as u32);
+    if root == relation {
+        return Some(root);
+    }
+    if !is_partition {
+        return None;
+    }
+    let ancestor = "SELECT FROM pg_partition_ancestors($1) AS a WHERE a.relid = $2";
+    let found = home.run(&connection, ancestor, &[Value::oid(relation), Value::oid(root)]);
+    (!found.is_empty()).then_some(root)
 }
 
 /// The columns of the primary key of `root`, in its order, as those of its partition `relation`.
@@ -330,26 +344,12 @@ unsafe fn numbers_in(relation: pg_sys::Relation, root: pg_sys::Oid) -> Vec<pg_sy
     unsafe {
         let lock = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
         let root = pg_sys::relation_open(root, lock);
-        let names = source::numbers(root)
-            .into_iter()
-            .map(|number| pg_sys::SPI_fname((*root).rd_att, number.into()));
-        let numbers = names.map(|name| pg_sys::SPI_fnumber((*relation).rd_att, name) as pg_sys::AttrNumber).collect();
+        let names =
+            source::numbers(root).into_iter().map(|number| pg_sys::SPI_fname((*root).rd_att, number.into()));
+        let numbers =
+            names.map(|name| pg_sys::SPI_fnumber((*relation).rd_att, name) as pg_sys::AttrNumber).collect();
         pg_sys::relation_close(root, lock);
         numbers
-    }
-}
-
-/// A column by its name; `None` if there is none, or the name is empty.
-///
-/// # Safety
-/// `relation` is open.
-unsafe fn column(relation: pg_sys::Relation, name: &CStr) -> Option<Column> {
-    // SAFETY: the caller's promise; SPI_fnumber gives a column's number, or something below 1.
-    unsafe {
-        let descriptor = (*relation).rd_att;
-        let number = pg_sys::SPI_fnumber(descriptor, name.as_ptr());
-        (number > 0)
-            .then(|| Column { number, length: pg_sys::get_typlen(pg_sys::SPI_gettypeid(descriptor, number)) })
     }
 }
 
@@ -363,51 +363,6 @@ unsafe fn output(relation: pg_sys::Relation, number: pg_sys::AttrNumber) -> Outp
         pg_sys::getTypeOutputInfo(type_oid, &mut oid, &mut is_varlena);
         let mut function = pg_sys::FmgrInfo::default();
         pg_sys::fmgr_info(oid, &mut function);
-        Output { number: number.into(), function }
-    }
-}
-
-/// # Safety
-/// A slot with a row, and a column of it.
-unsafe fn value(slot: *mut pg_sys::TupleTableSlot, number: i32) -> Option<pg_sys::Datum> {
-    let mut is_null = false;
-    // SAFETY: the caller's promise.
-    let datum = unsafe { pg_sys::slot_getattr(slot, number, &mut is_null) };
-    (!is_null).then_some(datum)
-}
-
-/// Whether two rows have the same bytes in a column of some kind of text.
-///
-/// # Safety
-/// As for [`value`].
-unsafe fn is_same(old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot, column: Column) -> bool {
-    // SAFETY: the caller's promise; the column's length says how its values are kept.
-    unsafe {
-        let (old, new) = match (value(old, column.number), value(new, column.number)) {
-            (Some(old), Some(new)) => (old, new),
-            (old, new) => return old.is_none() && new.is_none(),
-        };
-        if column.length > 0 {
-            let bytes = |datum: pg_sys::Datum| {
-                std::slice::from_raw_parts(datum.cast_mut_ptr::<u8>(), column.length as usize)
-            };
-            return bytes(old) == bytes(new);
-        }
-        // Values that are stored elsewhere are the same if they are in the same place.
-        let stored = |datum: pg_sys::Datum| {
-            let raw = datum.cast_mut_ptr::<pg_sys::varlena>();
-            std::slice::from_raw_parts(raw.cast::<u8>(), varlena::varsize_any(raw))
-        };
-        if stored(old) == stored(new) {
-            return true;
-        }
-        let (a, b) = (pg_sys::pg_detoast_datum_packed(old.cast_mut_ptr()), pg_sys::pg_detoast_datum_packed(new.cast_mut_ptr()));
-        let same = varlena::varlena_to_byte_slice(a) == varlena::varlena_to_byte_slice(b);
-        for (copy, raw) in [(a, old), (b, new)] {
-            if copy != raw.cast_mut_ptr() {
-                pg_sys::pfree(copy.cast());
-            }
-        }
-        same
+        Output { column: Column::numbered(relation, number.into()), function }
     }
 }

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use crate::error::{OrRaise, PipelineError};
 use crate::spi::{Connection, Cursor, Rows, SAFE_PATH, Value, as_user, quoted, statement, under};
 
 pub struct Home {
@@ -21,7 +22,8 @@ impl Home {
     /// `fcinfo` is that of a running function of the extension.
     pub unsafe fn of_call(fcinfo: pg_sys::FunctionCallInfo) -> Home {
         // SAFETY: the caller's promise.
-        unsafe { Home::of_function((*(*fcinfo).flinfo).fn_oid) }
+        let home = unsafe { Home::of_function((*(*fcinfo).flinfo).fn_oid) };
+        home.ok_or(PipelineError::NoExtension).or_raise()
     }
 
     /// That of the extension in this database; `None` where there is none.
@@ -33,7 +35,7 @@ impl Home {
                 AND d.classid = 'pg_proc'::regclass AND d.objid = p.oid";
         let found = under(&[SAFE_PATH], || connection.run(find, &[])).first(1)?;
         // SAFETY: a function of the extension's.
-        Some(unsafe { Home::of_function(pg_sys::Oid::from(found.value() as u32)) })
+        unsafe { Home::of_function(pg_sys::Oid::from(found.value() as u32)) }
     }
 
     /// Runs a statement about the extension's own tables, with the rights of their owner. `{home}` in it is their schema.
@@ -48,19 +50,29 @@ impl Home {
         as_user(self.owner, || under(&[SAFE_PATH], || connection.cursor(&sql, arguments)))
     }
 
+    /// `None`: it has been dropped.
+    ///
     /// # Safety
     /// `function` is one of the extension.
-    unsafe fn of_function(function: pg_sys::Oid) -> Home {
+    unsafe fn of_function(function: pg_sys::Oid) -> Option<Home> {
         // SAFETY: the caller's promise; the function's row of the catalog is held until it is released.
         unsafe {
             let cache = pg_sys::SysCacheIdentifier::PROCOID as i32;
             let tuple = pg_sys::SearchSysCache1(cache, function.into());
+            if tuple.is_null() {
+                return None;
+            }
             let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>();
-            let schema = CStr::from_ptr(pg_sys::get_namespace_name(form.pronamespace));
+            let schema = pg_sys::get_namespace_name(form.pronamespace);
+            if schema.is_null() {
+                pg_sys::ReleaseSysCache(tuple);
+                return None;
+            }
+            let schema = CStr::from_ptr(schema);
             let log = pg_sys::get_relname_relid(c"vectorizer_log".as_ptr(), form.pronamespace);
             let home = Home { function, schema: quoted(schema), owner: form.proowner, log };
             pg_sys::ReleaseSysCache(tuple);
-            home
+            Some(home)
         }
     }
 }

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use super::home::Home;
-use crate::spi::{Connection, SAFE_PATH, Value, as_user, quoted, statement, under};
+use crate::spi::{in_subtransaction, Connection, SAFE_PATH, Value, as_user, quoted, statement, under};
 
 /// Makes an index of the vectors in a column, as its table's owner. `table` and `column` are quoted.
 pub fn make(home: &Home, connection: &Connection, table: &[u8], column: &[u8]) {
@@ -12,27 +12,31 @@ pub fn make(home: &Home, connection: &Connection, table: &[u8], column: &[u8]) {
     under(&[SAFE_PATH], || connection.run(&create, &[]));
 }
 
-/// Trains the index of a vectorizer anew when its table has grown to four times what it was trained on: as it was made for an
-/// empty one. Not while others use the table in ways that would have to wait for long.
+/// Trains the index of a table of chunks anew when it has grown to four times what it was trained on, as it was made for an empty
+/// table. Only workers write there; searches wait meanwhile, a second for 100,000 chunks.
 pub fn keep_in_shape(home: &Home, id: i32) {
     let connection = Connection::open();
     let find = "SELECT i.indexrelid, i.indrelid
         FROM {home}.vectorizer AS v
-            JOIN pg_index AS i ON i.indrelid = coalesce(v.destination, v.relation)
+            JOIN pg_index AS i ON i.indrelid = v.destination
             JOIN pg_class AS c ON c.oid = i.indexrelid AND c.relkind = 'i'
             JOIN pg_am AS m ON m.oid = c.relam AND m.amname = 'ivf'
             JOIN pg_attribute AS a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-                AND a.attname = coalesce(v.target, 'embedding'),
+                AND a.attname = 'embedding',
             LATERAL {home}.ivf_info(i.indexrelid) AS f
         WHERE v.id = $1 AND v.index AND f.rows > 4 * greatest(f.trained_rows, 250)
             AND NOT EXISTS (SELECT FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id)";
     let found = home.run(&connection, find, &[Value::int(id)]);
     for row in 0..found.len() {
         let (Some(index), Some(table)) = (found.datum(row, 1), found.datum(row, 2)) else { continue };
-        let (index, table) = (pg_sys::Oid::from(index.value() as u32), pg_sys::Oid::from(table.value() as u32));
+        let (index, table) =
+            (pg_sys::Oid::from(index.value() as u32), pg_sys::Oid::from(table.value() as u32));
         let Some((owner, name)) = described(home, &connection, index, table) else { continue };
         let reindex = statement("REINDEX INDEX {name}", &[("name", &name)]);
-        as_user(owner, || under(&[SAFE_PATH, (c"lock_timeout", c"1s")], || connection.run(&reindex, &[])));
+        // If others use the table, another time will do.
+        let _ = in_subtransaction(|| {
+            as_user(owner, || under(&[SAFE_PATH, (c"lock_timeout", c"100ms")], || connection.run(&reindex, &[])))
+        });
     }
 }
 
@@ -47,6 +51,7 @@ fn described(
         WHERE c.oid = $1 AND n.oid = c.relnamespace AND t.oid = $2";
     let rows = home.run(connection, find, &[Value::oid(index), Value::oid(table)]);
     let owner = pg_sys::Oid::from(rows.first(1)?.value() as u32);
-    let names: Vec<Vec<u8>> = [2, 3].into_iter().filter_map(|column| Some(quoted(&rows.text(0, column)?))).collect();
+    let names: Vec<Vec<u8>> =
+        [2, 3].into_iter().filter_map(|column| Some(quoted(&rows.text(0, column)?))).collect();
     Some((owner, names.join(b".".as_slice())))
 }

@@ -1,5 +1,6 @@
-//! Locks by which processes of this module know of each other. They are of the kind that `pg_advisory_lock` takes, in the part
-//! of its numbers where a table of the extension is the first one.
+//! Locks by which processes of this module know of each other. They are of the kind that `pg_advisory_lock` takes, in a part of
+//! its numbers that SQL cannot reach. But `pg_advisory_unlock_all` reaches them, in a trigger of a table's owner that a worker
+//! runs: what is held for long has to be [looked after](Held::is_held).
 
 use pgrx::pg_sys;
 
@@ -7,8 +8,8 @@ use pgrx::pg_sys;
 #[derive(Clone, Copy)]
 pub struct Tag(pg_sys::LOCKTAG);
 
-/// Of a lock with two numbers.
-const TWO_NUMBERS: u16 = 2;
+/// SQL's own have 1 (one number) or 2 (two) here. The views of the extension know it, too.
+const OF_PG_EMBED: u16 = 3;
 
 impl Tag {
     /// In this database; `table` is one of the extension's.
@@ -29,7 +30,7 @@ impl Tag {
             locktag_field1: database.to_u32(),
             locktag_field2: first,
             locktag_field3: second,
-            locktag_field4: TWO_NUMBERS,
+            locktag_field4: OF_PG_EMBED,
             locktag_type: pg_sys::LockTagType::LOCKTAG_ADVISORY as u8,
             locktag_lockmethodid: pg_sys::USER_LOCKMETHOD as u8,
         })
@@ -78,10 +79,23 @@ pub struct Held {
     mode: u32,
 }
 
+impl Held {
+    /// Whether it still is.
+    pub fn is_held(&self) -> bool {
+        // SAFETY: asks this process's own table of locks.
+        unsafe {
+            #[cfg(any(feature = "pg15", feature = "pg16"))]
+            return pg_sys::LockHeldByMe(&self.tag.0, self.mode as i32);
+            #[cfg(not(any(feature = "pg15", feature = "pg16")))]
+            return pg_sys::LockHeldByMe(&self.tag.0, self.mode as i32, false);
+        }
+    }
+}
+
 impl Drop for Held {
     fn drop(&mut self) {
         // While an ERROR unwinds, locks may not be touched; a process that has one ends, or its transaction.
-        if !std::thread::panicking() {
+        if !std::thread::panicking() && self.is_held() {
             // SAFETY: taken by `try_hold_as`.
             unsafe { pg_sys::LockRelease(&self.tag.0, self.mode as i32, true) };
         }

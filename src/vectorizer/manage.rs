@@ -22,7 +22,11 @@ const MAX_BATCH: usize = 1024;
 ///
 /// # Safety
 /// `fcinfo` is that of a running function whose first argument is a text.
-unsafe fn named(fcinfo: pg_sys::FunctionCallInfo, home: &Home, connection: &Connection) -> Result<Vectorizer, Error> {
+unsafe fn named(
+    fcinfo: pg_sys::FunctionCallInfo,
+    home: &Home,
+    connection: &Connection,
+) -> Result<Vectorizer, Error> {
     // SAFETY: the caller's promise.
     let name = unsafe { pg_getarg_datum(fcinfo, 0).map(|name| owned(name)) };
     let name = name.ok_or(PipelineError::NullArgument { name: "name" })?;
@@ -93,7 +97,8 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
             return Err(PipelineError::TransactionBlock { procedure: "vectorizer_run" }.into());
         }
         let home = Home::of_call(fcinfo);
-        let max_rows = pg_getarg_datum(fcinfo, 1).map_or(usize::MAX, |rows| (rows.value() as i64).max(0) as usize);
+        let max_rows =
+            pg_getarg_datum(fcinfo, 1).map_or(usize::MAX, |rows| (rows.value() as i64).max(0) as usize);
         let inner = Connection::open();
         let wanted = match pg_getarg_datum(fcinfo, 0) {
             Some(_) => vec![named(fcinfo, &home, &inner)?.id],
@@ -102,12 +107,14 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
         (home, max_rows, wanted)
     };
     let connection = Connection::open_for_commits();
+    // From here on at READ COMMITTED.
+    connection.commit();
     let mut left = max_rows;
     for id in wanted {
         let mut pace = Pace::default();
         while left > 0 {
             let (rows, start) = (pace.rows(MAX_BATCH.min(left)), Instant::now());
-            let batch = match run::batch(&home, id, rows) {
+            let batch = match run::batch_or_one(&home, id, rows) {
                 Ok(batch) => batch,
                 Err(failure) => {
                     run::note_failure(&home, id, &failure);

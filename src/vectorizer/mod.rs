@@ -2,6 +2,7 @@
 
 mod backfill;
 mod catalog;
+mod cell;
 mod create;
 mod embed;
 mod enqueue;

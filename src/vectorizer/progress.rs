@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use pgrx::{PgLogLevel, pg_sys};
 
 use super::home::Home;
+use super::locks::Tag;
 use crate::error::tell;
 use crate::spi::{Connection, Value};
 
@@ -40,8 +41,9 @@ impl Progress<'_> {
         progress.lock(connection);
         // SAFETY: asks who the user is.
         let role = unsafe { pg_sys::GetUserId() };
-        let delete = "DELETE FROM {home}.embed_backfills AS b WHERE b.pid = pg_backend_pid() OR NOT EXISTS (
-            SELECT FROM pg_locks AS l WHERE l.classid = b.tableoid AND l.pid = b.pid)";
+        let delete = "DELETE FROM {home}.embed_backfills AS b
+            WHERE b.pid = pg_backend_pid() OR b.updated_at < clock_timestamp() - interval '1 hour' AND NOT EXISTS (
+                SELECT FROM pg_locks AS l WHERE l.classid = b.tableoid AND l.pid = b.pid)";
         home.run(connection, delete, &[]);
         let insert = "INSERT INTO {home}.embed_backfills (pid, role, relation, target, model)
             VALUES (pg_backend_pid(), $1, $2, $3, $4)";
@@ -52,8 +54,11 @@ impl Progress<'_> {
 
     /// To be called in each transaction: the lock ends with it.
     pub fn lock(&self, connection: &Connection) {
-        let lock = "SELECT pg_advisory_xact_lock_shared('{home}.embed_backfills'::regclass::oid::int4, pg_backend_pid())";
-        self.home.run(connection, lock, &[]);
+        let find = "SELECT '{home}.embed_backfills'::regclass::oid, pg_backend_pid()";
+        let found = self.home.run(connection, find, &[]);
+        if let (Some(table), Some(pid)) = (found.first(1), found.first(2)) {
+            Tag::new(pg_sys::Oid::from(table.value() as u32), pid.value() as u32).share();
+        }
     }
 
     /// Brings the row up to date.

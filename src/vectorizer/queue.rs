@@ -5,7 +5,7 @@
 //! a worker that has both rows; by two workers twice, which changes nothing.
 
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
@@ -18,6 +18,9 @@ pub type Key = Vec<CString>;
 
 /// Times that a row is tried, with a minute, then twice as long, and so on between them: an hour in all.
 const MAX_ATTEMPTS: i32 = 6;
+
+/// Before a row is looked at again that somebody else had locked.
+const LOCKED_FOR: &CStr = c"2 seconds";
 
 /// Keys that this transaction has in hand. Others pass over them.
 pub struct Claim<'a> {
@@ -33,7 +36,12 @@ pub struct Claim<'a> {
 
 impl Claim<'_> {
     /// Takes up to `most` keys that are due, the oldest first.
-    pub fn take<'a>(home: &'a Home, connection: &Connection, vectorizer: i32, most: usize) -> Claim<'a> {
+    pub fn take<'a>(
+        home: &'a Home,
+        connection: &Connection,
+        vectorizer: i32,
+        most: usize,
+    ) -> Claim<'a> {
         let mut claim = Claim { home, vectorizer, keys: vec![], taken: vec![], rest: None };
         let mut known = HashMap::new();
         claim.take_failed(connection, most, &mut known);
@@ -53,7 +61,7 @@ impl Claim<'_> {
 
     fn take_queued(&mut self, connection: &Connection, most: usize, known: &mut HashMap<Key, ()>) {
         let sql = "SELECT l.id, l.keys, l.key_columns FROM {home}.vectorizer_log AS l
-            WHERE l.vectorizer = $1
+            WHERE l.vectorizer = $1 AND l.not_before <= clock_timestamp()
             ORDER BY l.id FOR UPDATE SKIP LOCKED";
         let cursor = self.home.cursor(connection, sql, &[Value::int(self.vectorizer)]);
         while self.keys.len() < most && self.rest.is_none() {
@@ -79,8 +87,9 @@ impl Claim<'_> {
         }
     }
 
-    /// Takes the keys out of the queue. `again`: those that could not be looked at now.
-    pub fn done(&self, connection: &Connection, again: &[&Key]) {
+    /// Takes the keys out of the queue. `locked`: those that somebody else has locked, which are due again after a while;
+    /// `later`: those that there was no time for.
+    pub fn done(&self, connection: &Connection, locked: &[&Key], later: &[Key]) {
         let vectorizer = Value::int(self.vectorizer);
         let mut taken: Vec<pg_sys::Datum> = self.taken.iter().map(|&id| id.into()).collect();
         let delete = "DELETE FROM {home}.vectorizer_log AS l WHERE l.vectorizer = $1 AND l.id = ANY ($2)";
@@ -89,26 +98,34 @@ impl Claim<'_> {
             let update = "UPDATE {home}.vectorizer_log AS l SET keys = $3 WHERE l.vectorizer = $1 AND l.id = $2";
             self.home.run(connection, update, &[vectorizer, Value::bigint(*id), Value::texts(rest)]);
         }
-        if let Some(first) = again.first() {
-            let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
-            let keys = Value::texts(again.iter().copied().flatten());
-            self.home.run(connection, insert, &[vectorizer, keys, Value::int(first.len() as i32)]);
-        }
+        let again = |keys: &[&Key], not_before: &CStr| {
+            let Some(first) = keys.first() else { return };
+            let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns, not_before)
+                VALUES ($1, $2, $3, clock_timestamp() + $4::interval)";
+            let width = Value::int(first.len() as i32);
+            let arguments =
+                [vectorizer, Value::texts(keys.iter().copied().flatten()), width, Value::text(not_before)];
+            self.home.run(connection, insert, &arguments);
+        };
+        again(locked, LOCKED_FOR);
+        again(&later.iter().collect::<Vec<_>>(), c"0");
     }
 
     /// Notes that a row has its vectors, or needs none.
     pub fn succeeded(&self, connection: &Connection, keys: &[&Key]) {
         // Most vectorizers have no failures: one look tells.
         let any = "SELECT FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = $1 LIMIT 1";
-        let delete = "DELETE FROM {home}.vectorizer_failure AS e
-            WHERE e.vectorizer = $1 AND e.key = $2";
+        let delete = "DELETE FROM {home}.vectorizer_failure AS e USING (
+                SELECT array_agg(k.text ORDER BY k.n) AS key FROM unnest($2) WITH ORDINALITY AS k (text, n)
+                GROUP BY (k.n - 1) / $3) AS k
+            WHERE e.vectorizer = $1 AND e.key = k.key";
         let vectorizer = Value::int(self.vectorizer);
         if self.home.run(connection, any, &[vectorizer]).is_empty() {
             return;
         }
-        for key in keys {
-            self.home.run(connection, delete, &[vectorizer, Value::texts(*key)]);
-        }
+        let Some(first) = keys.first() else { return };
+        let all = Value::texts(keys.iter().copied().flatten());
+        self.home.run(connection, delete, &[vectorizer, all, Value::int(first.len() as i32)]);
     }
 
     /// Notes why a row has no vectors. It is tried again after a while, until it was tried often.

@@ -18,14 +18,18 @@ use super::queue::{Claim, Key};
 use super::source::KeyColumn;
 use super::table::Table;
 use crate::embed::chunk::{Part, parts};
-use crate::embed::text::{TextBuf, try_utf8};
 use crate::embed::models;
+use crate::embed::text::TextBuf;
 use crate::error::{Error, OrRaise, PipelineError, quotable};
 use crate::spi::{Connection, Failure, Rows, Value, as_user, in_subtransaction, quoted, statement};
 use crate::vector::VectorBuf;
 
 /// Chunks that are embedded at once: enough to find some of equal length.
 const CHUNKS_AT_ONCE: usize = 256;
+
+/// Texts of one batch, in bytes; the last one may go beyond. About 15,000 tokens, which take three seconds: DROP DATABASE waits for
+/// five.
+const BATCH_BYTES: usize = 64 * 1024;
 
 thread_local! {
     /// Whether this process writes vectors now.
@@ -55,11 +59,19 @@ impl Batch {
     }
 }
 
-/// Does one batch of at most `most` rows, in the current transaction.
+/// Does one batch of at most `most` rows, in the current transaction. If it comes to nothing, which may be one row's fault, it does
+/// one of a single row.
 ///
 /// # Errors
-/// What stands in the way of all rows: it is noted in the vectorizer, which is tried again later.
-pub fn batch(home: &Home, id: i32, most: usize) -> Result<Batch, Failure> {
+/// What stands in the way of all rows. It is to be noted in the vectorizer, which is tried again later.
+pub fn batch_or_one(home: &Home, id: i32, most: usize) -> Result<Batch, Failure> {
+    match batch(home, id, most) {
+        Err(_) if most > 1 => batch(home, id, 1),
+        result => result,
+    }
+}
+
+fn batch(home: &Home, id: i32, most: usize) -> Result<Batch, Failure> {
     in_subtransaction(|| {
         let connection = Connection::open();
         let Some(vectorizer) = Vectorizer::by_id(home, &connection, id) else { return Batch::default() };
@@ -67,6 +79,8 @@ pub fn batch(home: &Home, id: i32, most: usize) -> Result<Batch, Failure> {
             vectorizer.forget(home, &connection);
             return Batch::default();
         }
+        // Within a part of a transaction that is another user's, nothing can be put off.
+        connection.run(c"SET CONSTRAINTS ALL IMMEDIATE", &[]);
         Run::new(home, &connection, &vectorizer).and_then(|run| run.batch(most)).or_raise()
     })
 }
@@ -148,32 +162,46 @@ impl Run<'_> {
 
     fn batch(&self, most: usize) -> Result<Batch, Error> {
         let claim = Claim::take(self.home, self.connection, self.vectorizer.id, most);
-        let mut batch = Batch::default();
+        let mut batch = Batch { keys: claim.keys.len(), ..Batch::default() };
         if claim.keys.is_empty() {
             return Ok(batch);
         }
-        let mut again = vec![];
-        let mut first = 0;
-        // As many rows at once as their texts fit into work_mem.
-        while first < claim.keys.len() {
-            let inner = Connection::open();
-            let (reads, looked_at) = self.read(&inner, &claim.keys[first..]);
-            let range = first..first + looked_at;
-            first = range.end;
-            self.embed_and_write(&inner, &claim, range, reads, &mut again, &mut batch)?;
+        let (keys, others): (Vec<Key>, Vec<Key>) =
+            claim.keys.iter().cloned().partition(|key| key.len() == self.key.len());
+        for key in &others {
+            claim.failed(self.connection, key, &Error::from(PipelineError::OtherKey).into());
         }
-        let locked: Vec<&Key> = again.iter().map(|&at: &usize| &claim.keys[at]).collect();
-        claim.done(self.connection, &locked);
-        batch.keys = claim.keys.len();
-        batch.locked = again.len();
+        batch.failed += others.len();
+        let mut locked = vec![];
+        let mut looked_at = 0;
+        if !keys.is_empty() {
+            let (reads, count) = match keys.as_slice() {
+                // What is wrong with one key, or with what it leads to, is its own fault.
+                [key] => match in_subtransaction(|| self.read(self.connection, &keys)) {
+                    Ok(found) => found,
+                    Err(failure) => {
+                        claim.failed(self.connection, key, &failure);
+                        batch.failed += 1;
+                        (vec![], 0)
+                    }
+                },
+                _ => self.read(self.connection, &keys),
+            };
+            looked_at = if keys.len() == 1 { 1 } else { count };
+            if count > 0 {
+                self.embed_and_write(&claim, &keys[..count], reads, &mut locked, &mut batch)?;
+            }
+        }
+        let locked: Vec<&Key> = locked.iter().map(|&at: &usize| &keys[at]).collect();
+        claim.done(self.connection, &locked, &keys[looked_at..]);
+        batch.locked = locked.len();
+        batch.keys -= keys.len() - looked_at;
         self.note(batch);
         Ok(batch)
     }
 
-    /// The rows of some keys, as many as fit into memory; and of how many keys that are. Not all may be there.
+    /// The rows of some keys, and how many keys that are: as many as have [`BATCH_BYTES`] of text. Not all rows may be there.
     fn read(&self, connection: &Connection, keys: &[Key]) -> (Vec<Read>, usize) {
-        // SAFETY: reads a setting, in kB.
-        let limit = unsafe { pg_sys::work_mem } as usize * 1024;
         as_user(self.table.owner, || {
             let cursor = connection.cursor(&self.statements.read, &self.key_lists(keys));
             let (mut reads, mut bytes, mut looked_at) = (vec![], 0, keys.len());
@@ -181,7 +209,7 @@ impl Run<'_> {
                 let rows = cursor.fetch(1);
                 let Some(number) = rows.first(1) else { break };
                 let at = number.value() - 1;
-                if bytes > limit {
+                if bytes > BATCH_BYTES {
                     // Rows come in the order of the keys.
                     looked_at = at;
                     break;
@@ -196,14 +224,13 @@ impl Run<'_> {
 
     fn embed_and_write(
         &self,
-        connection: &Connection,
         claim: &Claim,
-        range: std::ops::Range<usize>,
+        keys: &[Key],
         reads: Vec<Read>,
         again: &mut Vec<usize>,
         batch: &mut Batch,
     ) -> Result<(), Error> {
-        let keys = &claim.keys[range.clone()];
+        let connection = self.connection;
         let mut made = self.embed(&reads)?;
         let texts: HashMap<usize, &Result<String, Failure>> =
             reads.iter().map(|read| (read.key, &read.text)).collect();
@@ -233,16 +260,14 @@ impl Run<'_> {
             }
         }
         // Rows that were there and are not among the locked ones are deleted, or locked by somebody else.
-        again.extend(reads.iter().filter(|read| !seen[read.key]).map(|read| range.start + read.key));
+        again.extend(reads.iter().map(|read| read.key).filter(|&key| !seen[key]));
         let written = isolate(&products.iter().collect::<Vec<_>>(), &mut |products: &[&Product]| {
             in_subtransaction(|| as_user(owner, || self.write(connection, keys, products).or_raise()))
                 .map_err(Trouble::WithSome)?;
             Ok(vec![(); products.len()])
         })?;
-        let mut succeeded: Vec<&Key> = (0..keys.len())
-            .filter(|at| !seen[*at] && !texts.contains_key(at))
-            .map(|at| &keys[at])
-            .collect();
+        let mut succeeded: Vec<&Key> =
+            (0..keys.len()).filter(|at| !seen[*at] && !texts.contains_key(at)).map(|at| &keys[at]).collect();
         for (product, result) in products.iter().zip(written) {
             match result {
                 Ok(()) => succeeded.push(&keys[product.key]),
@@ -258,7 +283,10 @@ impl Run<'_> {
 
     /// What each row's text gives, by its key.
     #[allow(clippy::type_complexity)] // a row's parts with their vectors, or why there are none
-    fn embed(&self, reads: &[Read]) -> Result<HashMap<usize, Result<Vec<(Part, Arc<[f32]>)>, Failure>>, Error> {
+    fn embed(
+        &self,
+        reads: &[Read],
+    ) -> Result<HashMap<usize, Result<Vec<(Part, Arc<[f32]>)>, Failure>>, Error> {
         let model = &self.vectorizer.model;
         let mut made = HashMap::new();
         // The parts of all rows, so that those of equal length are embedded together.
@@ -267,10 +295,12 @@ impl Run<'_> {
             let parts = match (&read.text, &self.vectorizer.place) {
                 (Err(failure), _) => Err(failure.clone()),
                 (Ok(text), Place::Column(_)) => Ok(vec![Part::whole(text)]),
-                (Ok(text), Place::Chunks { options, .. }) => match models::chunk(Some(model), text, options) {
-                    Ok(chunks) => Ok(parts(text, &chunks)),
-                    Err(error) => Err(super::embed::of_one_text(error)?),
-                },
+                (Ok(text), Place::Chunks { options, .. }) => {
+                    match models::chunk(Some(model), text, options) {
+                        Ok(chunks) => Ok(parts(text, &chunks)),
+                        Err(error) => Err(super::embed::of_one_text(error)?),
+                    }
+                }
             };
             match parts {
                 Ok(parts) => {
@@ -304,7 +334,9 @@ impl Run<'_> {
 
     /// The lists that stand for keys in a statement: one for each column.
     fn key_lists(&self, keys: &[Key]) -> Vec<Value> {
-        (0..self.key.len()).map(|column| Value::texts(keys.iter().filter_map(|key| key.get(column)))).collect()
+        (0..self.key.len())
+            .map(|column| Value::texts(keys.iter().filter_map(|key| key.get(column))))
+            .collect()
     }
 
     fn write(&self, connection: &Connection, keys: &[Key], products: &[&Product]) -> Result<(), Error> {
@@ -328,7 +360,10 @@ impl Run<'_> {
             let [tables, at] = addresses(&full);
             let vectors = full.iter().flat_map(|product| &product.parts).map(|(_, vector)| vector);
             let vectors = self.vectors(vectors)?;
-            connection.run(set, &[tables, at, vectors]);
+            let written = connection.run(set, &[tables, at, vectors]).processed();
+            if written != full.len() as u64 {
+                return Err(PipelineError::NotWritten.into());
+            }
         }
         if !blank.is_empty() {
             connection.run(clear, &addresses(&blank));
@@ -336,16 +371,23 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn write_chunks(&self, connection: &Connection, keys: &[Key], products: &[&Product]) -> Result<(), Error> {
+    fn write_chunks(
+        &self,
+        connection: &Connection,
+        keys: &[Key],
+        products: &[&Product],
+    ) -> Result<(), Error> {
         let [delete, insert] = self.statements.write.as_slice() else { return Ok(()) };
         let written: Vec<Key> = products.iter().map(|product| keys[product.key].clone()).collect();
         connection.run(delete, &self.key_lists(&written));
-        let parts = || products.iter().flat_map(|product| product.parts.iter().map(|part| (product.key, part)));
+        let parts =
+            || products.iter().flat_map(|product| product.parts.iter().map(|part| (product.key, part)));
         let owners: Vec<Key> = parts().map(|(key, _)| keys[key].clone()).collect();
         if owners.is_empty() {
             return Ok(());
         }
-        let mut contents: Vec<_> = parts().map(|(_, (part, _))| TextBuf::new(&part.content).datum()).collect();
+        let mut contents: Vec<_> =
+            parts().map(|(_, (part, _))| TextBuf::new(&part.content).datum()).collect();
         let mut arguments = self.key_lists(&owners);
         arguments.extend([
             Value::ints(parts().map(|(_, (part, _))| part.ordinal)),
@@ -371,8 +413,10 @@ impl Run<'_> {
             ON CONFLICT (vectorizer, minute) DO UPDATE SET rows = a.rows + excluded.rows";
         let delete = "DELETE FROM {home}.vectorizer_activity AS a
             WHERE a.vectorizer = $1 AND a.minute < clock_timestamp() - interval '10 minutes'";
+        // Rows of users are locked: whoever pauses it and does not commit must not let them wait.
         let served = "UPDATE {home}.vectorizer AS v SET served_at = clock_timestamp(),
-            failed_at = NULL, sqlstate = NULL, error = NULL, not_before = '-infinity' WHERE v.id = $1";
+            failed_at = NULL, sqlstate = NULL, error = NULL, not_before = '-infinity'
+            WHERE v.id = (SELECT w.id FROM {home}.vectorizer AS w WHERE w.id = $1 FOR NO KEY UPDATE SKIP LOCKED)";
         let id = Value::int(self.vectorizer.id);
         let done = batch.keys.saturating_sub(batch.failed + batch.locked);
         self.home.run(self.connection, insert, &[id, Value::bigint(done as i64)]);
@@ -394,7 +438,11 @@ pub fn note_failure(home: &Home, id: i32, failure: &Failure) {
     let connection = Connection::open();
     let update = "UPDATE {home}.vectorizer AS v SET failed_at = clock_timestamp(), sqlstate = $2, error = $3,
         not_before = clock_timestamp() + interval '30 seconds', served_at = clock_timestamp() WHERE v.id = $1";
-    home.run(&connection, update, &[Value::int(id), Value::text(&failure.code()), Value::text(&failure.text())]);
+    home.run(
+        &connection,
+        update,
+        &[Value::int(id), Value::text(&failure.code()), Value::text(&failure.text())],
+    );
 }
 
 /// While it lives, vectors are written by a vectorizer.
@@ -418,23 +466,26 @@ fn text_of(rows: &Rows) -> Result<String, Failure> {
 }
 
 fn text_at(rows: &Rows, row: usize) -> Result<String, Failure> {
-    let text = rows.text(row, 4).unwrap_or_default();
-    try_utf8(text.to_bytes()).map(|text| text.into_owned()).map_err(Failure::from)
+    super::embed::readable(&rows.text(row, 4).unwrap_or_default())
 }
 
 impl Statements {
     fn new(table: &Table, key: &[KeyColumn], vectorizer: &Vectorizer) -> Result<Statements, Error> {
         let comma = b", ".as_slice();
         let numbered = |from: usize, count: usize| {
-            let lists: Vec<String> = (from..from + count).map(|i| format!("pg_catalog.unnest(${i})")).collect();
+            let lists: Vec<String> =
+                (from..from + count).map(|i| format!("pg_catalog.unnest(${i})")).collect();
             lists.join(", ").into_bytes()
         };
         let aliases = |names: &[&str]| names.join(", ").into_bytes();
         let key_aliases: Vec<String> = (1..=key.len()).map(|i| format!("k{i}")).collect();
         let key_aliases: Vec<&str> = key_aliases.iter().map(String::as_str).collect();
         let matches = |alias: &str| {
-            let conditions: Vec<Vec<u8>> =
-                key.iter().zip(&key_aliases).map(|(column, value)| column.condition(alias, &format!("k.{value}"))).collect();
+            let conditions: Vec<Vec<u8>> = key
+                .iter()
+                .zip(&key_aliases)
+                .map(|(column, value)| column.condition(alias, &format!("k.{value}")))
+                .collect();
             conditions.join(b" AND ".as_slice())
         };
         let sources: Vec<Vec<u8>> =
@@ -455,8 +506,11 @@ impl Statements {
             Place::Chunks { table: chunks, .. } => {
                 let chunks = Table::open(*chunks)?;
                 let columns: Vec<Vec<u8>> = key.iter().map(|column| quoted(&column.name)).collect();
-                let values: Vec<Vec<u8>> =
-                    key.iter().zip(&key_aliases).map(|(column, value)| column.cast(&format!("k.{value}"))).collect();
+                let values: Vec<Vec<u8>> = key
+                    .iter()
+                    .zip(&key_aliases)
+                    .map(|(column, value)| column.cast(&format!("k.{value}")))
+                    .collect();
                 let all = numbered(1, key.len() + 5);
                 let (columns, values, of_chunk) = (columns.join(comma), values.join(comma), matches("c"));
                 let parts = [
@@ -493,7 +547,8 @@ impl Statements {
     fn of_column(table: &Table, target: &CStr) -> Vec<CString> {
         let target = quoted(target);
         let parts = [("table", table.sql.as_slice()), ("target", target.as_slice())];
-        const AT: &str = "t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid";
+        const AT: &str =
+            "t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid";
         vec![
             statement(
                 &format!(

@@ -52,16 +52,7 @@ impl KeyColumn {
 
     /// `alias.name = CAST(value AS type)`
     pub fn condition(&self, alias: &str, value: &str) -> Vec<u8> {
-        [
-            alias.as_bytes(),
-            b".",
-            &quoted(&self.name),
-            b" ",
-            &self.equals,
-            b" ",
-            &self.cast(value),
-        ]
-        .concat()
+        [alias.as_bytes(), b".", &quoted(&self.name), b" ", &self.equals, b" ", &self.cast(value)].concat()
     }
 
     /// A text of the queue as a value of the column.

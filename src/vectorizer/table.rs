@@ -75,7 +75,8 @@ impl Table {
     /// The number of a column.
     fn number(&self, column: &CStr) -> Result<pg_sys::AttrNumber, Error> {
         // SAFETY: open; SPI_fnumber gives a column's number, or something below 1 for system columns and names unknown.
-        let number = self.with(|relation| unsafe { pg_sys::SPI_fnumber((*relation).rd_att, column.as_ptr()) });
+        let number =
+            self.with(|relation| unsafe { pg_sys::SPI_fnumber((*relation).rd_att, column.as_ptr()) });
         if number < 1 {
             return Err(PipelineError::NoColumn { column: quotable(column), table: self.name() }.into());
         }
@@ -139,8 +140,40 @@ impl Table {
         // SAFETY: open; looks into a catalog.
         self.with(|relation| unsafe {
             let form = &*(*relation).rd_rel;
-            form.relkind as u8 == pg_sys::RELKIND_RELATION && !form.relispartition && !has_superclass(self.oid)
+            form.relkind as u8 == pg_sys::RELKIND_RELATION
+                && !form.relispartition
+                && !has_superclass(self.oid)
         })
+    }
+
+    /// # Errors
+    /// [`PipelineError::Temporary`]: no other session can read it. [`PipelineError::HasChildren`]: what is written to them does not
+    /// fire the table's triggers.
+    pub fn check_kind(&self) -> Result<(), Error> {
+        // SAFETY: open.
+        let (persistence, kind, has_children) = self.with(|relation| unsafe {
+            let form = &*(*relation).rd_rel;
+            (form.relpersistence as u8, form.relkind as u8, form.relhassubclass)
+        });
+        if persistence == pg_sys::RELPERSISTENCE_TEMP {
+            return Err(PipelineError::Temporary { table: self.name() }.into());
+        }
+        if kind == pg_sys::RELKIND_RELATION && has_children {
+            return Err(PipelineError::HasChildren { table: self.name() }.into());
+        }
+        Ok(())
+    }
+
+    /// Checks that a column's values are there when a trigger looks: not computed when they are read.
+    pub fn check_stored(&self, column: &CStr) -> Result<(), Error> {
+        /// Of pg_attribute.attgenerated, since PostgreSQL 18.
+        const VIRTUAL: u8 = b'v';
+        let number = self.number(column)?;
+        // SAFETY: a column that exists.
+        if unsafe { pg_sys::get_attgenerated(self.oid, number) } as u8 == VIRTUAL {
+            return Err(PipelineError::Virtual { column: quotable(column) }.into());
+        }
+        Ok(())
     }
 
     /// Raises an ERROR if the current user is not its owner, or of that role.

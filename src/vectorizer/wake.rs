@@ -8,11 +8,12 @@ use std::cell::Cell;
 use std::ffi::c_void;
 use std::sync::Once;
 
-use pgrx::{pg_guard, pg_sys};
+use pgrx::{PgLogLevel, pg_guard, pg_sys};
 
 use super::home::Home;
 use super::locks::Tag;
 use super::worker;
+use crate::error::tell;
 use crate::guc;
 
 /// Numbers of the locks whose table is the queue's. Those from [`FIRST_WORKER`] on are the workers' of the database.
@@ -30,7 +31,9 @@ thread_local! {
 pub fn at_commit(home: &Home) {
     static ONCE: Once = Once::new();
     // SAFETY: the function stays where it is, as Postgres never unloads a library.
-    ONCE.call_once(|| unsafe { pg_sys::RegisterXactCallback(Some(at_end_of_transaction), std::ptr::null_mut()) });
+    ONCE.call_once(|| unsafe {
+        pg_sys::RegisterXactCallback(Some(at_end_of_transaction), std::ptr::null_mut())
+    });
     QUEUED.set(Some(home.log));
 }
 
@@ -39,7 +42,9 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
     use pg_sys::XactEvent as E;
     match event {
         E::XACT_EVENT_PRE_COMMIT => {
-            if let Some(log) = QUEUED.get().filter(|_| !worker::is_one()) {
+            // SAFETY: a flag of the server's.
+            let is_upgrade = unsafe { pg_sys::IsBinaryUpgrade };
+            if let Some(log) = QUEUED.get().filter(|_| !worker::is_one() && !is_upgrade) {
                 before_commit(log);
             }
         }
@@ -58,10 +63,15 @@ fn before_commit(log: pg_sys::Oid) {
     Tag::new(log, COMMITTING).share();
     // One that has not begun yet will see what this transaction has done. One that has, and has no lock, may be on its way out.
     let is_coming = ASKED.get().is_some_and(|asked| asked.is_to_begin());
-    if !is_coming && guc::max_workers() > 0 && Tag::new(log, FIRST_WORKER).is_free_for(pg_sys::ExclusiveLock) {
+    if !is_coming && guc::max_workers() > 0 && Tag::new(log, FIRST_WORKER).is_free_for(pg_sys::ExclusiveLock)
+    {
         // SAFETY: in a transaction, whose end the worker is to wait for.
         let (database, xid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetTopTransactionIdIfAny()) };
         ASKED.set(worker::start(database, FIRST_WORKER, xid));
+        if ASKED.get().is_none() {
+            let message = "no background worker is free to keep vectorizers in step: raise max_worker_processes";
+            tell(message.to_string(), PgLogLevel::LOG);
+        }
     }
 }
 

@@ -81,7 +81,8 @@ impl Started {
 pub fn start(database: pg_sys::Oid, number: u32, after: pg_sys::TransactionId) -> Option<Started> {
     let mut worker = described(c"pg_embed vectorizer", c"vectorizer_worker_main");
     worker.bgw_flags |= pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION as i32;
-    worker.bgw_main_arg = pg_sys::Datum::from((u64::from(number) << 32 | u64::from(database.to_u32())) as usize);
+    worker.bgw_main_arg =
+        pg_sys::Datum::from((u64::from(number) << 32 | u64::from(database.to_u32())) as usize);
     for (place, byte) in worker.bgw_extra.iter_mut().zip(u32::from(after).to_ne_bytes()) {
         *place = byte as c_char;
     }
@@ -95,8 +96,12 @@ pub fn start(database: pg_sys::Oid, number: u32, after: pg_sys::TransactionId) -
     }
 }
 
-/// Registers the launcher, while the server preloads the library.
+/// Registers the launcher, while the server preloads the library. Not for pg_upgrade, which copies what nobody may change.
 pub fn register_launcher() {
+    // SAFETY: a flag of the server's.
+    if unsafe { pg_sys::IsBinaryUpgrade } {
+        return;
+    }
     let mut launcher = described(c"pg_embed vectorizer launcher", c"vectorizer_launcher_main");
     launcher.bgw_flags |= pg_sys::BGWORKER_BACKEND_DATABASE_CONNECTION as i32;
     launcher.bgw_restart_time = AFTER_ERROR.as_secs() as i32;
@@ -135,8 +140,12 @@ unsafe extern "C-unwind" {
 fn listen() {
     // SAFETY: Postgres's own handlers, before signals are unblocked.
     unsafe {
-        pg_sys::pqsignal(pg_sys::SIGTERM as i32, Some(die));
-        pg_sys::pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
+        #[cfg(not(feature = "pg18"))]
+        use pg_sys::pqsignal;
+        #[cfg(feature = "pg18")]
+        use pg_sys::pqsignal_be as pqsignal;
+        pqsignal(pg_sys::SIGTERM as i32, Some(die));
+        pqsignal(pg_sys::SIGHUP as i32, Some(SignalHandlerForConfigReload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
@@ -163,9 +172,10 @@ fn sleep(time: Duration) -> bool {
     happened as u32 & pg_sys::WL_LATCH_SET != 0
 }
 
-/// Runs `work` in a transaction of its own; `Err`: it was rolled back, and the log has the error.
-fn transaction<T>(work: impl FnOnce() -> T) -> Result<T, ()> {
-    // SAFETY: as the main loops of Postgres's own workers do it: an error ends the transaction, and is written to the log.
+/// Runs `work` in a transaction of its own. `Err`: it was rolled back, and the log has the error.
+fn transaction<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
+    // SAFETY: as the main loops of Postgres's own workers do it: an error ends the transaction. What was changed is told to
+    // the statistics, so that autovacuum learns of it.
     unsafe {
         let work = std::panic::AssertUnwindSafe(|| {
             pg_sys::SetCurrentStatementStartTimestamp();
@@ -175,26 +185,45 @@ fn transaction<T>(work: impl FnOnce() -> T) -> Result<T, ()> {
             let result = work();
             pg_sys::PopActiveSnapshot();
             pg_sys::CommitTransactionCommand();
+            pg_sys::pgstat_report_stat(false);
             Ok(result)
         });
         PgTryBuilder::new(work)
             .catch_others(|error| {
-                if let pg_sys::panic::CaughtError::PostgresError(report)
-                | pg_sys::panic::CaughtError::ErrorReport(report) = &error
-                {
-                    tell(format!("vectorizer: {}", report.message()), PgLogLevel::LOG);
-                }
+                let failure = Failure::of(&error);
+                tell(format!("vectorizer: {}", failure.message), PgLogLevel::LOG);
                 pg_sys::AbortCurrentTransaction();
-                Err(())
+                Err(failure)
             })
             .execute()
+    }
+}
+
+/// Settings that would end a worker's work, or let it wait for ever.
+fn settle() {
+    let settings: &[(&CStr, &CStr)] = &[
+        (c"default_transaction_read_only", c"off"),
+        (c"default_transaction_isolation", c"read committed"),
+        (c"lock_timeout", c"5s"),
+        (c"statement_timeout", c"0"),
+        (c"idle_in_transaction_session_timeout", c"0"),
+        #[cfg(any(feature = "pg17", feature = "pg18"))]
+        (c"transaction_timeout", c"0"),
+    ];
+    for (name, value) in settings {
+        // SAFETY: settings that there are, for this session.
+        unsafe {
+            let (context, source) = (pg_sys::GucContext::PGC_SUSET, pg_sys::GucSource::PGC_S_OVERRIDE);
+            pg_sys::SetConfigOption(name.as_ptr(), value.as_ptr(), context, source);
+        }
     }
 }
 
 #[pg_guard]
 #[unsafe(no_mangle)]
 pub extern "C-unwind" fn vectorizer_worker_main(argument: pg_sys::Datum) {
-    let (database, number) = (pg_sys::Oid::from(argument.value() as u32), (argument.value() as u64 >> 32) as u32);
+    let (database, number) =
+        (pg_sys::Oid::from(argument.value() as u32), (argument.value() as u64 >> 32) as u32);
     IS_WORKER.set(true);
     listen();
     // SAFETY: once, before anything else; as the bootstrap superuser, whose rights are given up for the owner's where rows of
@@ -207,6 +236,7 @@ pub extern "C-unwind" fn vectorizer_worker_main(argument: pg_sys::Datum) {
         }
         pg_sys::TransactionId::from(u32::from_ne_bytes(bytes))
     };
+    settle();
     let wait = || {
         let _ = transaction(|| {
             if after != pg_sys::InvalidTransactionId {
@@ -221,8 +251,16 @@ pub extern "C-unwind" fn vectorizer_worker_main(argument: pg_sys::Datum) {
     let find = || transaction(Home::of_database).ok().flatten();
     // The transaction may have created the extension, too.
     let Some(home) = find().or_else(|| (wait(), find()).1) else { return };
-    // As soon as may be: who commits now sees that there is a worker, and wakes it.
-    let Some(held) = Tag::new(home.log, number).try_hold() else {
+    // As soon as may be: who commits now sees that there is a worker, and wakes it. Who looks whether there is one has the lock
+    // for a moment.
+    let held = (0..3).find_map(|_| {
+        let held = Tag::new(home.log, number).try_hold();
+        if held.is_none() {
+            sleep_for(Duration::from_millis(10));
+        }
+        held
+    });
+    let Some(held) = held else {
         // Somebody else serves the database, and may sleep.
         wake::wake_all();
         return;
@@ -247,6 +285,9 @@ impl Worker {
     fn serve(mut self) {
         let mut idle_since: Option<Instant> = None;
         loop {
+            if !self.keeps_its_place() {
+                return;
+            }
             let rest = match self.work() {
                 Work::Done => {
                     idle_since = Some(Instant::now());
@@ -255,7 +296,8 @@ impl Worker {
                 Work::Nothing(_) if self.number != wake::FIRST_WORKER => return,
                 Work::Nothing(Some(next)) => next.max(Duration::from_millis(10)),
                 Work::Nothing(None) => {
-                    let lingers = idle_since.map_or(Duration::ZERO, |since| LINGER.saturating_sub(since.elapsed()));
+                    let lingers =
+                        idle_since.map_or(Duration::ZERO, |since| LINGER.saturating_sub(since.elapsed()));
                     if lingers.is_zero() && self.leave() {
                         return;
                     }
@@ -268,7 +310,7 @@ impl Worker {
             loop {
                 check_for_interrupts!();
                 if is_unwanted() {
-                    return;
+                    return self.make_room();
                 }
                 let left = until.saturating_duration_since(Instant::now());
                 if left.is_zero() || sleep(left.min(LOOK)) {
@@ -278,14 +320,38 @@ impl Worker {
         }
     }
 
+    /// Whether it still has its lock, or could take it again.
+    fn keeps_its_place(&mut self) -> bool {
+        if self.held.as_ref().is_none_or(|held| !held.is_held()) {
+            self.held = Tag::new(self.home.log, self.number).try_hold();
+        }
+        self.held.is_some() && guc::max_workers() > 0
+    }
+
+    /// Leaves the database to who wants it. One that comes after waits with its connection until the database is gone, or free
+    /// again.
+    fn make_room(&mut self) {
+        if self.number == wake::FIRST_WORKER {
+            // SAFETY: reads which database this process is connected to.
+            start(unsafe { pg_sys::MyDatabaseId }, self.number, pg_sys::InvalidTransactionId);
+        }
+    }
+
     /// Works until nothing is due.
     fn work(&mut self) -> Work {
-        let home = &self.home;
-        let due = transaction(|| Home::of_database().map(|now| (now.log == home.log).then(|| catalog::due(home))));
+        let due = transaction(|| {
+            let home = Home::of_database()?;
+            let due = catalog::due(&home);
+            Some((home, due))
+        });
         let due = match due {
-            Ok(Some(Some(due))) => due,
+            Ok(Some((home, due))) if home.log == self.home.log => {
+                // The extension may have another schema now.
+                self.home = home;
+                due
+            }
             Ok(_) => return Work::Gone,
-            Err(()) => return Work::Failed,
+            Err(_) => return Work::Failed,
         };
         if due.vectorizers.is_empty() {
             return Work::Nothing(due.next);
@@ -299,7 +365,15 @@ impl Worker {
         for id in due.vectorizers {
             match self.work_on(id) {
                 Ok(batch) => any |= batch.keys > batch.locked,
-                Err(()) => return Work::Failed,
+                // The others need not wait for what is wrong with this one.
+                Err(failure) => {
+                    if transaction(|| run::note_failure(&self.home, id, &failure)).is_err() {
+                        return Work::Failed;
+                    }
+                }
+            }
+            if is_unwanted() {
+                break;
             }
         }
         drop(slot);
@@ -311,15 +385,15 @@ impl Worker {
     }
 
     /// Works on one vectorizer, for as long as others do not have to wait for long.
-    fn work_on(&mut self, id: i32) -> Result<Batch, ()> {
+    fn work_on(&mut self, id: i32) -> Result<Batch, Failure> {
         let (mut pace, mut all, start) = (Pace::default(), Batch::default(), Instant::now());
         loop {
             let rows = pace.rows(MAX_BATCH);
             let began = Instant::now();
-            let batch = run_once(&self.home, id, rows)?;
+            let batch = transaction(|| run::batch_or_one(&self.home, id, rows))??;
             pace.took(batch.keys, began.elapsed());
             all.add(batch);
-            if batch.keys < rows || batch.locked > 0 {
+            if batch.keys == 0 {
                 break;
             }
             if start.elapsed() > WORTH_HELP {
@@ -331,7 +405,8 @@ impl Worker {
             }
         }
         if all.keys > 0 {
-            transaction(|| index::keep_in_shape(&self.home, id))?;
+            // What keeps it from that is in the log.
+            let _ = transaction(|| index::keep_in_shape(&self.home, id));
         }
         Ok(all)
     }
@@ -353,7 +428,9 @@ impl Worker {
 
     /// Gives up the database, unless a commit is on its way that counts on this worker.
     fn leave(&mut self) -> bool {
-        let Some(_nobody_commits) = Tag::new(self.home.log, wake::COMMITTING).try_hold() else { return false };
+        let Some(_nobody_commits) = Tag::new(self.home.log, wake::COMMITTING).try_hold() else {
+            return false;
+        };
         let home = &self.home;
         let due = transaction(|| catalog::due(home));
         let is_done = due.is_ok_and(|due| due.vectorizers.is_empty() && due.next.is_none());
@@ -376,22 +453,6 @@ enum Work {
     Failed,
     /// The extension was dropped.
     Gone,
-}
-
-/// One batch in a transaction of its own; what is wrong with the vectorizer is noted in it.
-fn run_once(home: &Home, id: i32, rows: usize) -> Result<Batch, ()> {
-    transaction(|| match run::batch(home, id, rows) {
-        Ok(batch) => batch,
-        Err(failure) => {
-            note(home, id, &failure);
-            Batch::default()
-        }
-    })
-}
-
-fn note(home: &Home, id: i32, failure: &Failure) {
-    tell(format!("vectorizer {id}: {}", failure.message), PgLogLevel::LOG);
-    run::note_failure(home, id, failure);
 }
 
 /// One of the places of `pg_embed.max_workers`, which all databases share.
@@ -417,7 +478,9 @@ pub extern "C-unwind" fn vectorizer_launcher_main(_argument: pg_sys::Datum) {
 
 /// Starts a worker; waits until it has seen whether there is something to do.
 fn start_and_wait(database: pg_sys::Oid) {
-    while guc::max_workers() > 0 && start(database, wake::FIRST_WORKER, pg_sys::InvalidTransactionId).is_none() {
+    while guc::max_workers() > 0
+        && start(database, wake::FIRST_WORKER, pg_sys::InvalidTransactionId).is_none()
+    {
         sleep_for(Duration::from_secs(1));
     }
     sleep_for(Duration::from_millis(50));
@@ -445,7 +508,8 @@ fn databases() -> Vec<pg_sys::Oid> {
                 break;
             }
             let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_database>();
-            if form.datallowconn && !form.datistemplate {
+            // -2: what a DROP DATABASE that was interrupted has left.
+            if form.datallowconn && !form.datistemplate && form.datconnlimit != -2 {
                 found.push(form.oid);
             }
         }

@@ -7,7 +7,8 @@ use postgres::Client;
 use crate::backend::Backend;
 use crate::cluster::{Cluster, refused, rows, value, wait_until};
 
-const DOCS: &str = "CREATE TABLE docs (id int PRIMARY KEY, title text, body text, note text, embedding vector(32));
+const DOCS: &str =
+    "CREATE TABLE docs (id int PRIMARY KEY, title text, body text, note text, embedding vector(32));
     SELECT vectorizer_create('docs', '{title,body}', target => 'embedding')";
 
 /// Rows whose vector is not that of their text.
@@ -47,7 +48,10 @@ fn a_column_is_in_step_after_every_kind_of_statement() {
     let (_cluster, mut client) = without_workers();
     client.batch_execute(DOCS).unwrap();
     let queued = |client: &mut Client| {
-        let keys = value(client, "SELECT coalesce(string_agg(key[1], ',' ORDER BY key[1]::int), '') FROM vectorizer_queue");
+        let keys = value(
+            client,
+            "SELECT coalesce(string_agg(key[1], ',' ORDER BY key[1]::int), '') FROM vectorizer_queue",
+        );
         run(client);
         assert_eq!(value(client, WRONG), "0");
         assert_eq!(pending(client), "0");
@@ -65,7 +69,8 @@ fn a_column_is_in_step_after_every_kind_of_statement() {
         ("UPDATE docs SET title = 'changed' WHERE id IN (1, 3)", ""),
         ("UPDATE docs SET embedding = NULL WHERE id = 2", "2"),
         ("UPDATE docs SET title = NULL, body = ' ' WHERE id = 4", "4"),
-        ("UPDATE docs SET id = 50 WHERE id = 5", ""),
+        ("UPDATE docs SET id = 50 WHERE id = 5", "50"),
+        ("INSERT INTO docs (id, title) VALUES (70, 'x'); UPDATE docs SET id = 71 WHERE id = 70", "70,71"),
         ("UPDATE docs SET id = 51, title = 'moved' WHERE id = 50", "51"),
         (
             "INSERT INTO docs (id, title) VALUES (6, 'again'), (10, 'ten')
@@ -210,11 +215,18 @@ fn rows_that_cannot_be_embedded_do_not_stand_in_the_way() {
         client.batch_execute("UPDATE vectorizer_failure SET not_before = '-infinity'").unwrap();
         run(&mut client);
         let retry = if attempts < 6 { "20" } else { "0" };
-        assert_eq!(rows(&mut client, errors), [["20", "P0042", "P0042", "not this one", &attempts.to_string(), retry]]);
+        assert_eq!(
+            rows(&mut client, errors),
+            [["20", "P0042", "P0042", "not this one", &attempts.to_string(), retry]]
+        );
     }
     assert_eq!(rows(&mut client, status), [["in step", "9980", "0", "20", "not this one", "P0042"]]);
     // Another text, or whoever has mended it, gives them another chance.
-    client.batch_execute("ALTER TABLE docs DISABLE TRIGGER refuse; UPDATE docs SET title = 'cured' WHERE id = 250").unwrap();
+    client
+        .batch_execute(
+            "ALTER TABLE docs DISABLE TRIGGER refuse; UPDATE docs SET title = 'cured' WHERE id = 250",
+        )
+        .unwrap();
     run(&mut client);
     assert_eq!(value(&mut client, "SELECT failed FROM vectorizer_status"), "19");
     assert_eq!(value(&mut client, "SELECT vectorizer_retry('docs_embedding')"), "19");
@@ -230,7 +242,9 @@ fn what_stops_all_rows_is_said_and_holds_up_no_writer() {
     client.batch_execute("CREATE TABLE vectorizer_hash AS SELECT model_hash FROM vectorizer").unwrap();
     let mut fails = |change: &str, undo: &str, sqlstate: &str| {
         client.batch_execute(change).unwrap();
-        client.batch_execute("INSERT INTO docs (id, title) SELECT coalesce(max(id), 0) + 1, 'text' FROM docs").unwrap();
+        client
+            .batch_execute("INSERT INTO docs (id, title) SELECT coalesce(max(id), 0) + 1, 'text' FROM docs")
+            .unwrap();
         assert_eq!(refused(&mut client, "CALL vectorizer_run()").sqlstate, sqlstate, "{change}");
         let status = rows(&mut client, "SELECT state, pending, last_sqlstate FROM vectorizer_status");
         assert_eq!(status, [["failing", "1", sqlstate]], "{change}");
@@ -258,7 +272,9 @@ fn workers_come_by_themselves_and_sleep_when_there_is_nothing_to_do() {
     let cluster = Cluster::start();
     let mut client = cluster.client();
     client.batch_execute(DOCS).unwrap();
-    client.batch_execute("INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 3000) i").unwrap();
+    client
+        .batch_execute("INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 3000) i")
+        .unwrap();
     wait_for(&mut client);
     assert_eq!(value(&mut client, WRONG), "0");
     // One that is awake is told at once.
@@ -356,7 +372,9 @@ fn a_paused_one_only_queues() {
 fn by_hand_it_does_as_many_rows_as_it_is_told() {
     let (cluster, mut client) = without_workers();
     client.batch_execute(DOCS).unwrap();
-    client.batch_execute("INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 1000) i").unwrap();
+    client
+        .batch_execute("INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 1000) i")
+        .unwrap();
     client.batch_execute("CALL vectorizer_run('docs_embedding', 300)").unwrap();
     assert_eq!(rows(&mut client, "SELECT embedded, pending FROM vectorizer_status"), [["300", "700"]]);
     assert_eq!(refused(&mut client, "SELECT 1; CALL vectorizer_run()").sqlstate, "25001");
@@ -388,7 +406,11 @@ fn more_databases_than_workers_all_get_their_turn() {
         })
         .collect();
     for client in &mut clients {
-        client.batch_execute("INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 20000) i").unwrap();
+        client
+            .batch_execute(
+                "INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 20000) i",
+            )
+            .unwrap();
     }
     for client in &mut clients {
         wait_for(client);
@@ -414,7 +436,10 @@ fn a_subscriber_embeds_what_arrives_if_it_is_told_to() {
     )
     .unwrap();
     to.batch_execute(&format!("CREATE SUBSCRIPTION s CONNECTION '{connection}' PUBLICATION p")).unwrap();
-    from.batch_execute("INSERT INTO docs VALUES (2, 'after'); UPDATE docs SET title = 'changed' WHERE id = 1").unwrap();
+    from.batch_execute(
+        "INSERT INTO docs VALUES (2, 'after'); UPDATE docs SET title = 'changed' WHERE id = 1",
+    )
+    .unwrap();
     wait_until("the rows arrive and are embedded", || {
         value(&mut to, "SELECT count(embedding) = 2 AND bool_or(title = 'changed') FROM docs") == "t"
             && value(&mut to, WRONG) == "0"
@@ -424,7 +449,8 @@ fn a_subscriber_embeds_what_arrives_if_it_is_told_to() {
 
 #[test]
 fn nothing_runs_on_a_standby() {
-    let cluster = Cluster::with_settings(&["shared_preload_libraries = 'pg_embed'", "pg_embed.max_workers = 0"]);
+    let cluster =
+        Cluster::with_settings(&["shared_preload_libraries = 'pg_embed'", "pg_embed.max_workers = 0"]);
     let mut client = cluster.client();
     client.batch_execute(DOCS).unwrap();
     client.batch_execute("INSERT INTO docs (id, title) VALUES (1, 'waits')").unwrap();
@@ -475,7 +501,8 @@ fn a_worker_has_the_rights_of_the_owner() {
         )
         .unwrap();
     wait_until("all have been looked at", || {
-        value(&mut app, "SELECT embedded + (SELECT count(*) FROM vectorizer_error) FROM vectorizer_status") == "5"
+        value(&mut app, "SELECT embedded + (SELECT count(*) FROM vectorizer_error) FROM vectorizer_status")
+            == "5"
     });
     assert_eq!(rows(&mut app, "SELECT DISTINCT who FROM seen"), [["app"]]);
     let errors = rows(&mut app, "SELECT key[1], sqlstate FROM vectorizer_error ORDER BY key");
@@ -484,12 +511,20 @@ fn a_worker_has_the_rights_of_the_owner() {
 
     // Who may only write sees nothing of it and can change nothing.
     for sql in [
-        "SELECT * FROM vectorizer", "SELECT * FROM vectorizer_log", "SELECT * FROM vectorizer_failure",
-        "SELECT * FROM vectorizer_queue", "SELECT * FROM vectorizer_activity", "SELECT * FROM docs",
-        "DELETE FROM vectorizer_log", "INSERT INTO vectorizer_log (vectorizer, keys, key_columns) VALUES (1, '{1}', 1)",
-        "UPDATE vectorizer SET model = 'x'", "SELECT vectorizer_drop('docs_embedding')",
-        "SELECT vectorizer_pause('docs_embedding')", "SELECT vectorizer_resume('docs_embedding')",
-        "SELECT vectorizer_retry('docs_embedding')", "CALL vectorizer_run('docs_embedding')",
+        "SELECT * FROM vectorizer",
+        "SELECT * FROM vectorizer_log",
+        "SELECT * FROM vectorizer_failure",
+        "SELECT * FROM vectorizer_queue",
+        "SELECT * FROM vectorizer_activity",
+        "SELECT * FROM docs",
+        "DELETE FROM vectorizer_log",
+        "INSERT INTO vectorizer_log (vectorizer, keys, key_columns) VALUES (1, '{1}', 1)",
+        "UPDATE vectorizer SET model = 'x'",
+        "SELECT vectorizer_drop('docs_embedding')",
+        "SELECT vectorizer_pause('docs_embedding')",
+        "SELECT vectorizer_resume('docs_embedding')",
+        "SELECT vectorizer_retry('docs_embedding')",
+        "CALL vectorizer_run('docs_embedding')",
         "SELECT vectorizer_create('docs', '{title}', target => 'embedding', name => 'x')",
         "CALL embed_backfill('docs', 'embedding', '{title}')",
     ] {
@@ -511,7 +546,11 @@ fn a_worker_has_the_rights_of_the_owner() {
         )
         .unwrap();
     assert_eq!(value(&mut client, "SELECT count(*) FROM vectorizer_queue WHERE key = '{99}'"), "0");
-    client.batch_execute("UPDATE vectorizer SET paused = true; INSERT INTO docs (id, title) VALUES (7, 'stays')").unwrap();
+    client
+        .batch_execute(
+            "UPDATE vectorizer SET paused = true; INSERT INTO docs (id, title) VALUES (7, 'stays')",
+        )
+        .unwrap();
     other.batch_execute("TRUNCATE bait").unwrap();
     assert_eq!(value(&mut client, "SELECT count(*) FROM vectorizer_queue WHERE key = '{7}'"), "1");
 }
@@ -546,7 +585,9 @@ fn hostile_names_and_search_paths() {
         )
         .unwrap();
     run(&mut client);
-    client.batch_execute(r#"INSERT INTO "Dö'c$s" VALUES ('c', now(), 'text', 'three'); SET timezone = 'UTC'"#).unwrap();
+    client
+        .batch_execute(r#"INSERT INTO "Dö'c$s" VALUES ('c', now(), 'text', 'three'); SET timezone = 'UTC'"#)
+        .unwrap();
     run(&mut client);
     client.batch_execute(r#"UPDATE "Dö'c$s" SET "V ""e" = NULL"#).unwrap();
     client.batch_execute(r#"CALL embed_backfill('"Dö''c$s"', 'V "e', '{"Bo\"dy"}')"#).unwrap();
@@ -554,7 +595,10 @@ fn hostile_names_and_search_paths() {
     client.batch_execute(r#"SET search_path = "Sch é""; DROP", public"#).unwrap();
     assert_eq!(value(&mut client, r#"SELECT count(*) FROM "Dö'c$s" WHERE "V ""e" = embed("Bo""dy")"#), "3");
     let chunks = r#"SELECT content, chunk_content, embedding = embed(chunk_content) FROM "Chünk's_view" ORDER BY content"#;
-    assert_eq!(rows(&mut client, chunks), [["three", "text\nthree", "t"], ["two", "text\ntwo", "t"], ["two", "text\ntwo", "t"]]);
+    assert_eq!(
+        rows(&mut client, chunks),
+        [["three", "text\nthree", "t"], ["two", "text\ntwo", "t"], ["two", "text\ntwo", "t"]]
+    );
     assert_eq!(rows(&mut client, "SELECT pending, failed FROM vectorizer_status"), [["0", "0"], ["0", "0"]]);
     client.batch_execute(r#"SELECT vectorizer_drop('ö''"', true)"#).unwrap();
 }

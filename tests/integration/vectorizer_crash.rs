@@ -65,10 +65,18 @@ fn a_worker_that_is_killed() {
 fn a_worker_that_is_terminated_is_followed_by_another_with_the_next_commit() {
     let cluster = Cluster::start();
     let mut client = busy(&cluster);
-    client.batch_execute("SELECT pg_terminate_backend(worker, 5000) FROM vectorizer_status WHERE worker IS NOT NULL").unwrap();
+    client
+        .batch_execute(
+            "SELECT pg_terminate_backend(worker, 5000) FROM vectorizer_status WHERE worker IS NOT NULL",
+        )
+        .unwrap();
     nothing_is_missing(&mut client);
     wait_until("others have gone, too", || {
-        client.batch_execute("SELECT pg_terminate_backend(worker) FROM vectorizer_status WHERE worker IS NOT NULL").unwrap();
+        client
+            .batch_execute(
+                "SELECT pg_terminate_backend(worker) FROM vectorizer_status WHERE worker IS NOT NULL",
+            )
+            .unwrap();
         value(&mut client, "SELECT count(worker) FROM vectorizer_status") == "0"
     });
     std::thread::sleep(Duration::from_secs(1));
@@ -99,7 +107,8 @@ fn a_table_that_is_dropped() {
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
     assert_eq!(rows(&mut client, "SELECT * FROM vectorizer_status").len(), 0);
     wait_until("the vectorizers are forgotten", || {
-        value(&mut client, "SELECT (SELECT count(*) FROM vectorizer) + (SELECT count(*) FROM vectorizer_log)") == "0"
+        value(&mut client, "SELECT (SELECT count(*) FROM vectorizer) + (SELECT count(*) FROM vectorizer_log)")
+            == "0"
     });
     // Another one of the same name.
     client
@@ -122,7 +131,8 @@ fn an_extension_that_is_dropped() {
     assert_eq!(value(&mut client, columns), "id,body");
     client.batch_execute("INSERT INTO docs VALUES (0, 'no trigger is left')").unwrap();
     wait_until("the workers leave", || {
-        value(&mut client, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_embed vectorizer'") == "0"
+        value(&mut client, "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'pg_embed vectorizer'")
+            == "0"
     });
     assert_eq!(restarts(&cluster), 0);
     client.batch_execute("CREATE EXTENSION pg_embed; DROP TABLE docs, docs_chunks").unwrap();
@@ -150,7 +160,9 @@ fn a_database_that_is_dropped() {
                      INSERT INTO docs SELECT i, 'text ' || i FROM generate_series(1, {work}) i"
                 ))
                 .unwrap();
-            wait_until("the work has begun", || value(&mut inside, "SELECT count(embedding) > 5 FROM docs") == "t");
+            wait_until("the work has begun", || {
+                value(&mut inside, "SELECT count(embedding) > 5 FROM docs") == "t"
+            });
             drop(inside);
             let start = Instant::now();
             client.batch_execute(how).unwrap();
@@ -209,15 +221,21 @@ fn dump_and_restore() {
     restored.batch_execute("INSERT INTO docs VALUES (3, 'new')").unwrap();
     restored.batch_execute("CALL ext.vectorizer_run()").unwrap();
     restored.batch_execute("SELECT ext.vectorizer_create('docs', '{body}', target => 'other')").unwrap();
-    let done = [["docs_chunks", "3", "3", "0"], ["docs_embedding", "3", "3", "0"], ["docs_other", "3", "0", "3"]];
+    let done =
+        [["docs_chunks", "3", "3", "0"], ["docs_embedding", "3", "3", "0"], ["docs_other", "3", "0", "3"]];
     assert_eq!(rows(&mut restored, status), done);
     // Without the extension's own rows the triggers are of no vectorizer, and hold up nobody.
     client.batch_execute("CREATE DATABASE schema_only").unwrap();
     let schema = cluster.host().join("schema");
     let schema = schema.to_str().unwrap();
     cluster.run("pg_dump", &["-h", host, "-U", "postgres", "-d", "postgres", "-s", "-f", schema]);
-    cluster.run("psql", &["-Xq", "-h", host, "-U", "postgres", "-d", "schema_only", "-v", "ON_ERROR_STOP=1", "-f", schema]);
+    cluster.run(
+        "psql",
+        &["-Xq", "-h", host, "-U", "postgres", "-d", "schema_only", "-v", "ON_ERROR_STOP=1", "-f", schema],
+    );
     let mut schema_only = cluster.connect_as("postgres", "schema_only");
-    schema_only.batch_execute("INSERT INTO docs VALUES (1, 'x'); UPDATE docs SET body = 'y'; TRUNCATE docs CASCADE").unwrap();
+    schema_only
+        .batch_execute("INSERT INTO docs VALUES (1, 'x'); UPDATE docs SET body = 'y'; TRUNCATE docs CASCADE")
+        .unwrap();
     assert_eq!(value(&mut schema_only, "SELECT count(*) FROM ext.vectorizer_log"), "0");
 }

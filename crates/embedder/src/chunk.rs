@@ -143,7 +143,8 @@ impl Splitter<'_> {
     /// Adds a chunk that has something to embed. Of two that overlap, one may have nothing that the other has not: white space
     /// in front of it was cut off.
     fn push_one(&self, chunk: Chunk, chunks: &mut Vec<Chunk>) {
-        let is_part = |part: &Chunk, of: &Chunk| of.bytes.start <= part.bytes.start && part.bytes.end <= of.bytes.end;
+        let is_part =
+            |part: &Chunk, of: &Chunk| of.bytes.start <= part.bytes.start && part.bytes.end <= of.bytes.end;
         if chunk.tokens == self.own_tokens || chunks.last().is_some_and(|last| is_part(&chunk, last)) {
             return;
         }
@@ -221,7 +222,8 @@ impl TryChunkSizer for Counted<'_> {
         let head = (start..=end).find(|&at| is_between_words(self.text, at));
         let Some(head) = head else { return (self.whole)(chunk) };
         let tail = (head..=end).rev().find(|&at| is_between_words(self.text, at)).unwrap_or(head);
-        let of_part = |part: Range<usize>| if part.is_empty() { Ok(0) } else { (self.whole)(&self.text[part]) };
+        let of_part =
+            |part: Range<usize>| if part.is_empty() { Ok(0) } else { (self.whole)(&self.text[part]) };
         Ok(of_part(start..head)? + self.between(head..tail) + of_part(tail..end)?)
     }
 }
@@ -230,7 +232,8 @@ impl TryChunkSizer for Counted<'_> {
 fn is_between_words(text: &str, at: usize) -> bool {
     let is_edge = |c: char| is_space(c) || stands_alone(c);
     text.is_char_boundary(at)
-        && (text[..at].chars().next_back().is_none_or(is_edge) || text[at..].chars().next().is_none_or(is_edge))
+        && (text[..at].chars().next_back().is_none_or(is_edge)
+            || text[at..].chars().next().is_none_or(is_edge))
 }
 
 #[cfg(test)]
@@ -339,7 +342,10 @@ mod tests {
         assert_eq!(checked(text, 40, 0, Format::Plain), [text]);
         assert_eq!(checked(text, 12, 0, Format::Plain), text.split("\n\n").collect::<Vec<_>>());
         assert_eq!(checked(text, 7, 0, Format::Plain)[..2], ["One two.", "Three four five."]);
-        assert_eq!(checked("one two three four five six", 6, 0, Format::Plain), ["one two three four", "five six"]);
+        assert_eq!(
+            checked("one two three four five six", 6, 0, Format::Plain),
+            ["one two three four", "five six"]
+        );
         assert_eq!(checked("ααααααααα", 6, 0, Format::Plain).concat(), "ααααααααα");
     }
 
@@ -370,7 +376,8 @@ mod tests {
 
     #[test]
     fn a_long_text_is_split_as_if_there_were_no_windows() {
-        let sentence = |i: usize| format!("Sentence number {i} says it.{}", if i % 7 == 0 { "\n\n" } else { " " });
+        let sentence =
+            |i: usize| format!("Sentence number {i} says it.{}", if i % 7 == 0 { "\n\n" } else { " " });
         let text: String = (0..20_000).map(sentence).collect();
         assert!(text.len() > 8 * WINDOW_BYTES);
         let splitter = |sizer| TextSplitter::new(ChunkConfig::new(100 - SPECIAL_TOKENS).with_sizer(sizer));
@@ -410,4 +417,3 @@ mod tests {
         assert_eq!(unwound.unwrap_err().downcast_ref(), Some(&"cancelled"));
     }
 }
-
