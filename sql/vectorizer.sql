@@ -64,6 +64,7 @@ CREATE TABLE vectorizer (
     not_before timestamptz NOT NULL DEFAULT '-infinity',
     CHECK ((target IS NULL) <> (destination IS NULL))
 );
+COMMENT ON SEQUENCE vectorizer_id_seq IS 'numbers of vectorizers';
 COMMENT ON TABLE vectorizer IS 'vectorizers: what they embed, where to, and what stands in their way';
 
 -- Keys of rows to look at, as statements have added them: keys has key_columns texts for each of at most 256 rows.
@@ -76,6 +77,7 @@ CREATE TABLE vectorizer_log (
     not_before timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (vectorizer, id)
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+COMMENT ON SEQUENCE vectorizer_log_id_seq IS 'numbers of rows of vectorizer_log';
 COMMENT ON TABLE vectorizer_log IS 'keys of rows to look at; see the view vectorizer_queue';
 
 CREATE TABLE vectorizer_failure (

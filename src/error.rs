@@ -108,11 +108,17 @@ pub enum PipelineError {
     NotATrigger,
     /// The extension has been dropped meanwhile.
     NoExtension,
-    Temporary { table: String },
+    Temporary {
+        table: String,
+    },
     /// By inheritance.
-    HasChildren { table: String },
+    HasChildren {
+        table: String,
+    },
     /// A generated column that is computed when it is read.
-    Virtual { column: String },
+    Virtual {
+        column: String,
+    },
     /// An UPDATE has changed other rows than it was for: a trigger or a policy has kept it from them.
     NotWritten,
     /// A key was queued when the table had another primary key.
@@ -561,7 +567,7 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
         )
         .set_detail("Its files have changed. Vectors of two models cannot be compared."),
         E::SomeFailed { failed, failure } => {
-            report(failure.sqlstate.into(), format!("{failed} rows could not be embedded"))
+            report(failure.sqlstate.into(), format!("could not embed {failed} of the rows"))
                 .set_detail(presentable(format!("The first one: {}", failure.message)))
         }
     }

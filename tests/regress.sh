@@ -24,6 +24,7 @@ as_server tee -a "$cluster/data/postgresql.conf" >/dev/null <<CONF
 fsync = off
 pg_embed.model_path = '$cluster/models'
 pg_embed.default_model = 'tiny-bert'
+pg_embed.max_workers = 0
 CONF
 start_cluster "$cluster"
 

@@ -204,7 +204,9 @@ impl Backfill {
         let mut vectors = each(&self.model, &texts)?.into_iter();
         let results: Vec<Result<Vector, Failure>> = rows
             .iter()
-            .map(|row| row.text.as_ref().map_err(Failure::clone).and_then(|_| vectors.next().unwrap_or(Ok(None))))
+            .map(|row| {
+                row.text.as_ref().map_err(Failure::clone).and_then(|_| vectors.next().unwrap_or(Ok(None)))
+            })
             .collect();
         let ready: Vec<(&Row, &[f32])> = rows
             .iter()

@@ -51,11 +51,7 @@ impl Column {
     ///
     /// # Safety
     /// As for [`Column::value`].
-    pub unsafe fn is_same(
-        &self,
-        old: *mut pg_sys::TupleTableSlot,
-        new: *mut pg_sys::TupleTableSlot,
-    ) -> bool {
+    pub unsafe fn is_same(&self, old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot) -> bool {
         // SAFETY: the caller's promise; the column's type says how its values are kept.
         unsafe {
             match (self.value(old), self.value(new)) {
@@ -64,7 +60,10 @@ impl Column {
                 (Some(old), Some(new)) => match self.length {
                     -1 => is_same_varlena(old.cast_mut_ptr(), new.cast_mut_ptr()),
                     -2 => CStr::from_ptr(old.cast_mut_ptr()) == CStr::from_ptr(new.cast_mut_ptr()),
-                    length => bytes(old.cast_mut_ptr(), length as usize) == bytes(new.cast_mut_ptr(), length as usize),
+                    length => {
+                        bytes(old.cast_mut_ptr(), length as usize)
+                            == bytes(new.cast_mut_ptr(), length as usize)
+                    }
                 },
                 _ => false,
             }

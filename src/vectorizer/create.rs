@@ -15,7 +15,9 @@ use super::{index, wake};
 use crate::embed::models;
 use crate::embed::text::{self, TextBuf};
 use crate::error::{Error, OrRaise, PipelineError, quotable};
-use crate::spi::{at_latest_snapshot, Connection, SAFE_PATH, Value, as_user, literal, quoted, statement, under};
+use crate::spi::{
+    Connection, SAFE_PATH, Value, as_user, at_latest_snapshot, literal, quoted, statement, under,
+};
 
 #[pg_extern(sql = false)]
 fn vectorizer_create(fcinfo: pg_sys::FunctionCallInfo) -> TextBuf {

@@ -90,7 +90,11 @@ impl Trigger<'_> {
             let column = |name: &&CStr| Column::named(relation, name);
             let is_partition = (*(*relation).rd_rel).relispartition;
             let Some(root) = root(home, vectorizer, (*relation).rd_id, is_partition) else { return Ok(None) };
-            let key = if root == (*relation).rd_id { source::numbers(relation) } else { numbers_in(relation, root) };
+            let key = if root == (*relation).rd_id {
+                source::numbers(relation)
+            } else {
+                numbers_in(relation, root)
+            };
             Ok(Some(Trigger {
                 data,
                 home,
@@ -152,7 +156,7 @@ impl Trigger<'_> {
         // SAFETY: what Postgres passed; tables are there if the trigger asked for them.
         unsafe {
             let (old, new) = ((*self.data).tg_oldtable, (*self.data).tg_newtable);
-            if new.is_null() || !(trigger_fired_by_insert(event) || !old.is_null()) {
+            if new.is_null() || (old.is_null() && !trigger_fired_by_insert(event)) {
                 return Err(PipelineError::NotATrigger.into());
             }
             let descriptor = (*(*self.data).tg_relation).rd_att;

@@ -3,7 +3,7 @@
 use pgrx::pg_sys;
 
 use super::home::Home;
-use crate::spi::{in_subtransaction, Connection, SAFE_PATH, Value, as_user, quoted, statement, under};
+use crate::spi::{Connection, SAFE_PATH, Value, as_user, in_subtransaction, quoted, statement, under};
 
 /// Makes an index of the vectors in a column, as its table's owner. `table` and `column` are quoted.
 pub fn make(home: &Home, connection: &Connection, table: &[u8], column: &[u8]) {
@@ -35,7 +35,9 @@ pub fn keep_in_shape(home: &Home, id: i32) {
         let reindex = statement("REINDEX INDEX {name}", &[("name", &name)]);
         // If others use the table, another time will do.
         let _ = in_subtransaction(|| {
-            as_user(owner, || under(&[SAFE_PATH, (c"lock_timeout", c"100ms")], || connection.run(&reindex, &[])))
+            as_user(owner, || {
+                under(&[SAFE_PATH, (c"lock_timeout", c"100ms")], || connection.run(&reindex, &[]))
+            })
         });
     }
 }

@@ -36,12 +36,7 @@ pub struct Claim<'a> {
 
 impl Claim<'_> {
     /// Takes up to `most` keys that are due, the oldest first.
-    pub fn take<'a>(
-        home: &'a Home,
-        connection: &Connection,
-        vectorizer: i32,
-        most: usize,
-    ) -> Claim<'a> {
+    pub fn take<'a>(home: &'a Home, connection: &Connection, vectorizer: i32, most: usize) -> Claim<'a> {
         let mut claim = Claim { home, vectorizer, keys: vec![], taken: vec![], rest: None };
         let mut known = HashMap::new();
         claim.take_failed(connection, most, &mut known);
@@ -95,7 +90,8 @@ impl Claim<'_> {
         let delete = "DELETE FROM {home}.vectorizer_log AS l WHERE l.vectorizer = $1 AND l.id = ANY ($2)";
         self.home.run(connection, delete, &[vectorizer, Value::array(pg_sys::INT8OID, &mut taken)]);
         if let Some((id, rest)) = &self.rest {
-            let update = "UPDATE {home}.vectorizer_log AS l SET keys = $3 WHERE l.vectorizer = $1 AND l.id = $2";
+            let update =
+                "UPDATE {home}.vectorizer_log AS l SET keys = $3 WHERE l.vectorizer = $1 AND l.id = $2";
             self.home.run(connection, update, &[vectorizer, Value::bigint(*id), Value::texts(rest)]);
         }
         let again = |keys: &[&Key], not_before: &CStr| {

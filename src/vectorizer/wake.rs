@@ -49,11 +49,7 @@ unsafe extern "C-unwind" fn at_end_of_transaction(event: pg_sys::XactEvent::Type
             }
         }
         // Nothing in here may fail any more.
-        E::XACT_EVENT_COMMIT => {
-            if QUEUED.take().is_some() {
-                wake_all();
-            }
-        }
+        E::XACT_EVENT_COMMIT if QUEUED.take().is_some() => wake_all(),
         E::XACT_EVENT_ABORT | E::XACT_EVENT_PREPARE => QUEUED.set(None),
         _ => {}
     }
@@ -69,7 +65,8 @@ fn before_commit(log: pg_sys::Oid) {
         let (database, xid) = unsafe { (pg_sys::MyDatabaseId, pg_sys::GetTopTransactionIdIfAny()) };
         ASKED.set(worker::start(database, FIRST_WORKER, xid));
         if ASKED.get().is_none() {
-            let message = "no background worker is free to keep vectorizers in step: raise max_worker_processes";
+            let message =
+                "no background worker is free to keep vectorizers in step: raise max_worker_processes";
             tell(message.to_string(), PgLogLevel::LOG);
         }
     }

@@ -4,6 +4,7 @@
 //! PG_EMBED_TEST_BINDIR, PG_EMBED_TEST_ONNXRUNTIME, PG_EMBED_TEST_MODELS.
 
 mod backend;
+mod backfill;
 mod bad_models;
 mod beside_pgvector;
 mod clients;

@@ -1,4 +1,4 @@
-//! The README's tour and its section on filtering, run as they stand.
+//! The README's tour and its sections on filtering, chunks and vectorizers, run as they stand.
 
 use crate::cluster::{Cluster, blocks, in_newer_words, rows, skipped};
 
@@ -74,4 +74,70 @@ fn filtering_does_what_it_says() {
         assert_eq!(answer("SET LOCAL ivf.probes = 32768"), exact, "{statement}");
         assert!(exact.len() >= 9 || statement.contains("< 0.6"), "{statement}: {exact:?}");
     }
+}
+
+/// Every statement runs, and prints what is shown.
+#[test]
+fn pipelines_do_what_they_say() {
+    let cluster = Cluster::with_settings(&["pg_embed.max_workers = 0"]);
+    let Some(model) = cluster.real_model() else {
+        return skipped("the README on chunks and vectorizers: no model of 384 dimensions is installed");
+    };
+    let mut client = cluster.client();
+    client.batch_execute(&format!("ALTER DATABASE postgres SET pg_embed.default_model = '{model}'")).unwrap();
+    client.batch_execute(&format!("SET pg_embed.default_model = '{model}'")).unwrap();
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+    let mut shown = blocks("README.md", "text answer").into_iter();
+    for part in page.split("```sql pipelines\n").skip(1) {
+        let (statements, behind) = part.split_once("```").expect("a block ends");
+        let mut last = vec![];
+        // A procedure that commits cannot be one of several statements of a query.
+        for statement in statements.split_inclusive(";\n") {
+            last = lines(&mut client, statement);
+        }
+        if behind.trim_start().starts_with("```text answer") {
+            let answer = shown.next().expect("as many answers as blocks have one");
+            let answer: Vec<&str> = answer.lines().map(str::trim_end).collect();
+            assert_eq!(last, answer, "{statements}");
+        }
+    }
+    assert_eq!(shown.next(), None);
+}
+
+/// What psql would print of a statement's rows, without their number.
+fn lines(client: &mut postgres::Client, statement: &str) -> Vec<String> {
+    use postgres::SimpleQueryMessage as Message;
+    let messages = client.simple_query(statement).unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+    let mut table: Vec<Vec<String>> = vec![];
+    for message in &messages {
+        match message {
+            Message::RowDescription(columns) => {
+                table.push(columns.iter().map(|column| column.name().to_string()).collect());
+            }
+            Message::Row(row) => {
+                table.push((0..row.len()).map(|i| row.get(i).unwrap_or_default().to_string()).collect());
+            }
+            _ => {}
+        }
+    }
+    let Some(header) = table.first() else { return vec![] };
+    let width = |column: usize| table.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let is_number =
+        |column: usize| table.len() > 1 && table[1..].iter().all(|row| row[column].parse::<f64>().is_ok());
+    let numbers: Vec<bool> = (0..header.len()).map(is_number).collect();
+    let line = |cells: &[String], is_header: bool| {
+        let cells = cells.iter().zip(&widths).zip(&numbers).map(|((cell, &width), &number)| {
+            match (is_header, number) {
+                (true, _) => format!("{cell:^width$}"),
+                (false, true) => format!("{cell:>width$}"),
+                (false, false) => format!("{cell:<width$}"),
+            }
+        });
+        format!(" {}", cells.collect::<Vec<_>>().join(" | ")).trim_end().to_string()
+    };
+    let mut lines = vec![line(header, true)];
+    lines.push(widths.iter().map(|width| "-".repeat(width + 2)).collect::<Vec<_>>().join("+"));
+    lines.extend(table[1..].iter().map(|row| line(row, false)));
+    lines
 }

@@ -297,6 +297,33 @@ fn workers_come_by_themselves_and_sleep_when_there_is_nothing_to_do() {
     assert!(spent <= Duration::from_millis(20), "{spent:?} in five seconds without work");
 }
 
+/// The trigger compares values of whatever type a column has become.
+#[test]
+fn a_source_that_becomes_another_type_does_no_harm() {
+    let (_cluster, mut client) = without_workers();
+    client.batch_execute(DOCS).unwrap();
+    for kind in ["int", "bigint", "float8", "name", "numeric", "uuid", "text[]"] {
+        client
+            .batch_execute(&format!(
+                "ALTER TABLE docs DROP body; ALTER TABLE docs ADD body {kind};
+                 INSERT INTO docs (id, title) VALUES (1, 'x') ON CONFLICT DO NOTHING"
+            ))
+            .unwrap();
+        let value_of = match kind {
+            "uuid" => "gen_random_uuid()".to_string(),
+            "text[]" => "ARRAY['a', random()::text]".to_string(),
+            _ => format!("'7'::text::{kind}"),
+        };
+        client.batch_execute(&format!("UPDATE docs SET body = {value_of}")).unwrap();
+        client.batch_execute("UPDATE docs SET body = body").unwrap();
+        client.batch_execute("UPDATE docs SET body = NULL").unwrap();
+    }
+    assert_eq!(refused(&mut client, "CALL vectorizer_run()").sqlstate, "42804");
+    client.batch_execute("ALTER TABLE docs ALTER body TYPE text").unwrap();
+    run(&mut client);
+    assert_eq!(value(&mut client, WRONG), "0");
+}
+
 /// Every change finds its way, whatever writers, workers and calls by hand do at the same time.
 #[test]
 fn nothing_is_lost_while_all_write_at_once() {
@@ -387,6 +414,77 @@ fn by_hand_it_does_as_many_rows_as_it_is_told() {
     });
     run(&mut client);
     assert_eq!(value(&mut client, WRONG), "0");
+}
+
+/// Whatever isolation level writers have, and whenever they began.
+#[test]
+fn writers_that_began_before_are_seen() {
+    let (cluster, mut client) = without_workers();
+    client
+        .batch_execute("CREATE TABLE docs (id int PRIMARY KEY, title text, body text, embedding vector(32))")
+        .unwrap();
+    let mut early = cluster.connect();
+    early.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM docs").unwrap();
+    let mut late = cluster.connect();
+    late.batch_execute("BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT 1 FROM pg_class").unwrap();
+    client.batch_execute("INSERT INTO docs (id, title) VALUES (1, 'there')").unwrap();
+    let creating = std::thread::spawn(move || {
+        client
+            .batch_execute(
+                "SET default_transaction_isolation = 'repeatable read';
+                 SELECT vectorizer_create('docs', '{title,body}', target => 'embedding')",
+            )
+            .unwrap();
+        client
+    });
+    std::thread::sleep(Duration::from_millis(300));
+    early.batch_execute("COMMIT").unwrap();
+    let mut client = creating.join().unwrap();
+    late.batch_execute("INSERT INTO docs (id, title) VALUES (2, 'late'); COMMIT").unwrap();
+    run(&mut client);
+    assert_eq!(value(&mut client, WRONG), "0");
+    assert_eq!(value(&mut client, "SELECT count(embedding) FROM docs"), "2");
+}
+
+#[test]
+fn a_row_that_somebody_has_locked_waits_for_its_turn() {
+    let (cluster, mut client) = without_workers();
+    client.batch_execute(DOCS).unwrap();
+    client
+        .batch_execute("INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 5) i")
+        .unwrap();
+    let mut other = cluster.connect();
+    other.batch_execute("BEGIN; SELECT FROM docs WHERE id = 3 FOR UPDATE").unwrap();
+    run(&mut client);
+    assert_eq!(
+        rows(&mut client, "SELECT embedded, pending, failed FROM vectorizer_status"),
+        [["4", "1", "0"]]
+    );
+    other.batch_execute("COMMIT").unwrap();
+    wait_until("its turn comes", || {
+        run(&mut client);
+        pending(&mut client) == "0"
+    });
+    assert_eq!(value(&mut client, WRONG), "0");
+}
+
+#[test]
+fn a_row_that_is_kept_from_being_written_is_not_called_done() {
+    let (_cluster, mut client) = without_workers();
+    client.batch_execute(DOCS).unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                RETURN CASE WHEN NEW.id = 2 THEN NULL ELSE NEW END; END $$;
+             CREATE TRIGGER keep BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION keep();
+             CREATE CONSTRAINT TRIGGER deferred AFTER UPDATE ON docs DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION keep();
+             INSERT INTO docs (id, title) VALUES (1, 'one'), (2, 'two'), (3, 'three')",
+        )
+        .unwrap();
+    run(&mut client);
+    assert_eq!(rows(&mut client, "SELECT embedded, pending FROM vectorizer_status"), [["2", "1"]]);
+    assert_eq!(rows(&mut client, "SELECT key[1], sqlstate FROM vectorizer_error"), [["2", "09000"]]);
 }
 
 #[test]
@@ -484,6 +582,7 @@ fn a_worker_has_the_rights_of_the_owner() {
          CREATE TABLE seen (who text, path text);
          CREATE FUNCTION spy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
             INSERT INTO seen VALUES (current_user, current_setting('search_path'));
+            PERFORM set_config('search_path', 'evil, public', false), pg_advisory_unlock_all();
             IF NEW.title = 'role' THEN EXECUTE 'RESET ROLE'; END IF;
             IF NEW.title = 'session' THEN EXECUTE 'RESET SESSION AUTHORIZATION'; EXECUTE 'SET ROLE postgres'; END IF;
             IF NEW.title = 'read' THEN NEW.note := (SELECT t FROM secret); END IF;
@@ -504,7 +603,14 @@ fn a_worker_has_the_rights_of_the_owner() {
         value(&mut app, "SELECT embedded + (SELECT count(*) FROM vectorizer_error) FROM vectorizer_status")
             == "5"
     });
-    assert_eq!(rows(&mut app, "SELECT DISTINCT who FROM seen"), [["app"]]);
+    // What its triggers set and unlock is forgotten with the batch.
+    app.batch_execute("UPDATE docs SET title = 'again' WHERE id = 1").unwrap();
+    wait_until("it is embedded again", || {
+        value(&mut app, "SELECT embedding = embed('again') FROM docs WHERE id = 1") == "t"
+    });
+    let batches = "SELECT who, path FROM seen WHERE path !~ 'evil' GROUP BY 1, 2";
+    assert_eq!(rows(&mut app, batches), [["app", "\"$user\", public"]]);
+    assert_eq!(value(&mut client, "SELECT count(*) > 1 FROM seen WHERE path !~ 'evil'"), "t");
     let errors = rows(&mut app, "SELECT key[1], sqlstate FROM vectorizer_error ORDER BY key");
     assert_eq!(errors, [["2", "42501"], ["3", "42501"], ["4", "42501"], ["5", "42501"]]);
     assert_eq!(value(&mut app, "SELECT count(*) FROM docs WHERE note IS NOT NULL"), "0");

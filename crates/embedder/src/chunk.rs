@@ -376,8 +376,9 @@ mod tests {
 
     #[test]
     fn a_long_text_is_split_as_if_there_were_no_windows() {
-        let sentence =
-            |i: usize| format!("Sentence number {i} says it.{}", if i % 7 == 0 { "\n\n" } else { " " });
+        let sentence = |i: usize| {
+            format!("Sentence number {i} says it.{}", if i.is_multiple_of(7) { "\n\n" } else { " " })
+        };
         let text: String = (0..20_000).map(sentence).collect();
         assert!(text.len() > 8 * WINDOW_BYTES);
         let splitter = |sizer| TextSplitter::new(ChunkConfig::new(100 - SPECIAL_TOKENS).with_sizer(sizer));

@@ -57,7 +57,9 @@ SELECT * FROM chunk('text', -1);
 SELECT * FROM chunk('text', 10, 8);
 SELECT * FROM chunk('text', 10, -1);
 SELECT * FROM chunk('text', format => 'html');
+\set VERBOSITY terse
 SELECT * FROM chunk('text', model => 'no-such-model');
+\set VERBOSITY default
 DROP TABLE manual;
 
 SELECT name, dimensions, max_tokens, pooling, document_prefix, query_prefix, precision, path IS NOT NULL AS path, error
