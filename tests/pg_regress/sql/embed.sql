@@ -163,6 +163,10 @@ FROM pg_depend
 WHERE refclassid = 'pg_extension'::regclass AND deptype = 'e'
   AND refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_embed')
   AND obj_description(objid, classid::regclass::name) IS NULL
-  AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type vector%[]'
+  -- Since PostgreSQL 18 the types of tables and of arrays are members, too.
+  AND NOT (classid = 'pg_type'::regclass AND EXISTS (
+    SELECT FROM pg_type AS t LEFT JOIN pg_class AS c ON c.oid = t.typrelid LEFT JOIN pg_type AS e ON e.oid = t.typelem
+      LEFT JOIN pg_class AS d ON d.oid = e.typrelid
+    WHERE t.oid = objid AND (t.typcategory = 'A' OR c.relkind <> 'c' OR d.relkind <> 'c')))
 ORDER BY 1;
 DROP TABLE texts;

@@ -2,11 +2,11 @@
 SELECT count(*) >= 39 AS many, count(*) FILTER (WHERE provolatile <> 'i' OR proparallel <> 's' OR prokind = 'f' AND NOT proisstrict) AS otherwise
 FROM pg_proc WHERE oid IN (
     SELECT objid FROM pg_depend WHERE refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_embed')
-) AND (proname ~ 'vector|l1|l2|inner_product|cosine|binary_quantize' OR prokind = 'a');
+) AND (proname ~ 'vector|l1|l2|inner_product|cosine|binary_quantize' OR prokind = 'a') AND proname !~ 'vectorizer';
 SELECT pg_describe_object(classid, objid, objsubid) AS without_comment FROM pg_depend
 WHERE refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_embed') AND deptype = 'e'
     AND obj_description(objid, classid::regclass::name) IS NULL
-    AND pg_describe_object(classid, objid, objsubid) ~ 'vector'
+    AND pg_describe_object(classid, objid, objsubid) ~ 'vector' AND pg_describe_object(classid, objid, objsubid) !~ 'vectorizer'
     -- Since PostgreSQL 18 a type's array is a member, too.
     AND pg_describe_object(classid, objid, objsubid) NOT LIKE 'type vector%[]' ORDER BY 1;
 
