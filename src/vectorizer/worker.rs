@@ -518,7 +518,3 @@ fn databases() -> Vec<pg_sys::Oid> {
     }
     found
 }
-
-/// Keeps the linker from leaving out what only Postgres calls, by name.
-#[used]
-static MAINS: [extern "C-unwind" fn(pg_sys::Datum); 2] = [vectorizer_worker_main, vectorizer_launcher_main];
