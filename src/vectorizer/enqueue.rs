@@ -54,6 +54,8 @@ struct Trigger<'a> {
     home: &'a Home,
     vectorizer: i32,
     is_partition: bool,
+    /// Nobody is to be woken.
+    paused: bool,
     /// Columns of the primary key.
     key: Vec<Output>,
     /// Columns whose change makes a vector stale. `None`: one of them is not there any more.
@@ -89,7 +91,9 @@ impl Trigger<'_> {
             let relation = (*data).tg_relation;
             let column = |name: &&CStr| Column::named(relation, name);
             let is_partition = (*(*relation).rd_rel).relispartition;
-            let Some(root) = root(home, vectorizer, (*relation).rd_id, is_partition) else { return Ok(None) };
+            let Some((root, paused)) = root(home, vectorizer, (*relation).rd_id, is_partition) else {
+                return Ok(None);
+            };
             let key = if root == (*relation).rd_id {
                 source::numbers(relation)
             } else {
@@ -100,6 +104,7 @@ impl Trigger<'_> {
                 home,
                 vectorizer,
                 is_partition,
+                paused,
                 key: key.into_iter().map(|number| output(relation, number)).collect(),
                 sources: sources.iter().map(column).collect(),
                 target: column(target),
@@ -231,7 +236,9 @@ impl Trigger<'_> {
         let arguments = [Value::int(self.vectorizer), Value::array(pg_sys::TEXTOID, &mut keys), width];
         let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
         with_plan(self.home, insert, &connection, &arguments, |plan| connection.run_plan(plan, &arguments));
-        wake::at_commit(self.home);
+        if !self.paused {
+            wake::at_commit(self.home);
+        }
         for key in keys {
             // SAFETY: made by `write_key`, and copied into the list.
             unsafe { pg_sys::pfree(key.cast_mut_ptr()) };
@@ -317,26 +324,35 @@ impl Drop for Reader {
     }
 }
 
-/// The vectorizer's table: the trigger's own, or one that this is a partition of. `None`: neither.
+/// The vectorizer's table, the trigger's own or one that this is a partition of, and whether it is paused. `None`: neither.
 ///
 /// Looked for as it is now, also by a transaction that began before the vectorizer was made.
-fn root(home: &Home, vectorizer: i32, relation: pg_sys::Oid, is_partition: bool) -> Option<pg_sys::Oid> {
+fn root(
+    home: &Home,
+    vectorizer: i32,
+    relation: pg_sys::Oid,
+    is_partition: bool,
+) -> Option<(pg_sys::Oid, bool)> {
     let connection = Connection::open();
-    let find = "SELECT v.relation FROM {home}.vectorizer AS v WHERE v.id OPERATOR(pg_catalog.=) $1";
+    let find = "SELECT v.relation, v.paused FROM {home}.vectorizer AS v WHERE v.id OPERATOR(pg_catalog.=) $1";
     let arguments = [Value::int(vectorizer)];
     let found = with_plan(home, find, &connection, &arguments, |plan| {
-        at_latest_snapshot(|| connection.look_by_plan(plan, &arguments).first(1))
+        at_latest_snapshot(|| {
+            let rows = connection.look_by_plan(plan, &arguments);
+            Some((rows.first(1)?, rows.first(2)?))
+        })
     });
-    let root = pg_sys::Oid::from(found?.value() as u32);
+    let (root, paused) = found?;
+    let (root, paused) = (pg_sys::Oid::from(root.value() as u32), paused.value() != 0);
     if root == relation {
-        return Some(root);
+        return Some((root, paused));
     }
     if !is_partition {
         return None;
     }
     let ancestor = "SELECT FROM pg_partition_ancestors($1) AS a WHERE a.relid = $2";
     let found = home.run(&connection, ancestor, &[Value::oid(relation), Value::oid(root)]);
-    (!found.is_empty()).then_some(root)
+    (!found.is_empty()).then_some((root, paused))
 }
 
 /// The columns of the primary key of `root`, in its order, as those of its partition `relation`.
