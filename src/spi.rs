@@ -41,7 +41,7 @@ impl Connection {
     }
 
     fn execute(&self, sql: &CStr, arguments: &[Value], read_only: bool) -> Rows {
-        let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.type_oid).collect();
+        let mut types = types(arguments);
         let (mut datums, nulls) = split(arguments);
         // SAFETY: connected; the lists have an entry for each argument, of the type that is told.
         unsafe {
@@ -60,7 +60,7 @@ impl Connection {
 
     /// Prepares a statement for the rest of the session.
     pub fn keep(&self, sql: &CStr, arguments: &[Value]) -> Plan {
-        let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.type_oid).collect();
+        let mut types = types(arguments);
         // SAFETY: connected; the list has an entry for each argument. A plan that is kept belongs to the session.
         unsafe {
             let plan = pg_sys::SPI_prepare(sql.as_ptr(), arguments.len() as c_int, types.as_mut_ptr());
@@ -69,16 +69,16 @@ impl Connection {
         }
     }
 
-    pub fn run_plan(&self, plan: &Plan, arguments: &[Value]) -> Rows {
+    pub fn run_plan(&self, plan: Plan, arguments: &[Value]) -> Rows {
         self.execute_plan(plan, arguments, false)
     }
 
     /// Like [`look`](Connection::look).
-    pub fn look_by_plan(&self, plan: &Plan, arguments: &[Value]) -> Rows {
+    pub fn look_by_plan(&self, plan: Plan, arguments: &[Value]) -> Rows {
         self.execute_plan(plan, arguments, true)
     }
 
-    fn execute_plan(&self, plan: &Plan, arguments: &[Value], read_only: bool) -> Rows {
+    fn execute_plan(&self, plan: Plan, arguments: &[Value], read_only: bool) -> Rows {
         let (mut datums, nulls) = split(arguments);
         // SAFETY: connected; the plan was made for arguments of these types.
         unsafe { pg_sys::SPI_execute_plan(plan.0, datums.as_mut_ptr(), nulls.as_ptr(), read_only, 0) };
@@ -96,7 +96,7 @@ impl Connection {
     }
 
     fn open_cursor(&self, sql: &CStr, arguments: &[Value], read_only: bool) -> Cursor {
-        let mut types: Vec<pg_sys::Oid> = arguments.iter().map(|argument| argument.type_oid).collect();
+        let mut types = types(arguments);
         let (mut datums, nulls) = split(arguments);
         // SAFETY: as in `run`.
         Cursor(unsafe {
@@ -138,6 +138,10 @@ impl Drop for Connection {
 /// A statement that is prepared for the rest of the session. Postgres plans it anew when what it is about changes.
 #[derive(Clone, Copy)]
 pub struct Plan(pg_sys::SPIPlanPtr);
+
+fn types(arguments: &[Value]) -> Vec<pg_sys::Oid> {
+    arguments.iter().map(|argument| argument.type_oid).collect()
+}
 
 /// Arguments as SPI wants them: a blank for each one that is not NULL.
 fn split(arguments: &[Value]) -> (Vec<pg_sys::Datum>, Vec<c_char>) {
@@ -366,6 +370,23 @@ pub fn statement(template: &str, parts: &[(&str, &[u8])]) -> CString {
 pub fn quoted(name: &CStr) -> Vec<u8> {
     // SAFETY: a C string; the result is one, too.
     unsafe { CStr::from_ptr(pg_sys::quote_identifier(name.as_ptr())) }.to_bytes().to_vec()
+}
+
+/// `OPERATOR(schema.name)`
+///
+/// # Safety
+/// An operator that exists.
+pub unsafe fn operator(operator: pg_sys::Oid) -> Vec<u8> {
+    // SAFETY: the caller's promise; a row of the catalog, held until it is released.
+    unsafe {
+        let cache = pg_sys::SysCacheIdentifier::OPEROID as i32;
+        let tuple = pg_sys::SearchSysCache1(cache, operator.into());
+        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_operator>();
+        let schema = quoted(CStr::from_ptr(pg_sys::get_namespace_name(form.oprnamespace)));
+        let name = CStr::from_ptr(form.oprname.data.as_ptr()).to_bytes().to_vec();
+        pg_sys::ReleaseSysCache(tuple);
+        [b"OPERATOR(".as_slice(), &schema, b".", &name, b")"].concat()
+    }
 }
 
 /// The setting under which names without a schema are Postgres's own.

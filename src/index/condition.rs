@@ -9,7 +9,7 @@ use pgrx::{PgList, is_a, pg_sys};
 use super::inspect::Opened;
 use super::{COLUMN, distance_operator, is_on_expression, name_of, recall};
 use crate::error::{Error, IvfError, OrRaise};
-use crate::spi::under;
+use crate::spi::{operator, under};
 
 /// Searches under a condition: what they are made of, as SQL in the database's encoding.
 pub struct Filtered {
@@ -78,7 +78,7 @@ impl Filtered {
                 index: (*index).rd_id,
                 name: name_of(index),
                 vector: copied(pg_sys::text_to_cstring(vector.cast_mut_ptr())),
-                operator: operator_name(distance_operator(index)),
+                operator: CString::new(operator(distance_operator(index))).unwrap_or_default(),
                 type_: copied(pg_sys::format_type_be_qualified(*(*index).rd_opcintype)),
                 table: join(&[
                     &copied(pg_sys::quote_qualified_identifier(schema, alias)),
@@ -260,24 +260,6 @@ unsafe fn is_star(node: *mut pg_sys::Node) -> bool {
             let fields = PgList::<pg_sys::Node>::from_pg((*node.cast::<pg_sys::ColumnRef>()).fields);
             fields.iter_ptr().any(|field| is_a(field, pg_sys::NodeTag::T_A_Star))
         }
-    }
-}
-
-/// `OPERATOR(schema.name)`
-///
-/// # Safety
-/// An operator that exists.
-unsafe fn operator_name(operator: pg_sys::Oid) -> CString {
-    // SAFETY: the caller's promise; a row of the catalog, held until it is released.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::OPEROID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, operator.into());
-        let form = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_operator>();
-        let name = copied((*form).oprname.data.as_ptr());
-        let schema = pg_sys::get_namespace_name((*form).oprnamespace);
-        let schema = copied(pg_sys::quote_identifier(schema));
-        pg_sys::ReleaseSysCache(tuple);
-        join(&[c"OPERATOR(", &schema, c".", &name, c")"])
     }
 }
 

@@ -10,6 +10,7 @@ use super::page::Pages;
 use super::rows::Source;
 use super::{COLUMN, OfIndex, owned};
 use crate::error::{Error, IvfError, OrRaise};
+use crate::spi::as_user;
 
 /// Problems that `ivf_check` tells at most: many pages can be broken in the same way.
 const MAX_PROBLEMS: usize = 100;
@@ -224,18 +225,14 @@ fn ivf_check(index: pg_sys::Oid, heapallindexed: bool) -> SetOfIterator<'static,
 /// # Safety
 /// `table` is open.
 pub unsafe fn as_owner_of<T>(table: pg_sys::Relation, run: impl FnOnce() -> T) -> T {
-    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: the caller's promise; what was there before is put back.
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        let restricted = context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
-        pg_sys::SetUserIdAndSecContext((*(*table).rd_rel).relowner, restricted);
-        let level = pg_sys::NewGUCNestLevel();
+    // SAFETY: the caller's promise.
+    let owner = unsafe { (*(*table).rd_rel).relowner };
+    as_user(owner, || {
         #[cfg(any(feature = "pg17", feature = "pg18"))]
-        pg_sys::RestrictSearchPath();
-        let result = run();
-        pg_sys::AtEOXact_GUC(false, level);
-        pg_sys::SetUserIdAndSecContext(user, context);
-        result
-    }
+        // SAFETY: sets search_path; as_user puts it back.
+        unsafe {
+            pg_sys::RestrictSearchPath();
+        }
+        run()
+    })
 }

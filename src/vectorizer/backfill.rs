@@ -12,7 +12,7 @@ use super::pace::Pace;
 use super::progress::Progress;
 use super::table::{Table, VectorColumn, owned, owned_list};
 use crate::embed::{models, text};
-use crate::error::{Error, OrRaise, PipelineError, quotable};
+use crate::error::{Error, OrRaise, PipelineError};
 use crate::spi::{Connection, Cursor, Failure, Rows, Value, in_subtransaction, quoted, statement};
 use crate::vector::VectorBuf;
 
@@ -92,15 +92,7 @@ impl Backfill {
             let column = check(&table, &target, &sources, home.function)?;
             let model = models::named(model.as_deref().map(|name| text::utf8(name.to_bytes())).as_deref());
             let dimensions = models::dimensions(&model)?;
-            if column.dimensions.is_some_and(|expected| expected != dimensions) {
-                return Err(PipelineError::WrongDimensions {
-                    column: quotable(&target),
-                    expected: column.dimensions.unwrap_or(dimensions),
-                    model,
-                    found: dimensions,
-                }
-                .into());
-            }
+            column.check_dimensions(&target, &model, dimensions)?;
             Ok(Backfill {
                 statements: Statements::new(&table, &target, &sources),
                 home,
@@ -246,14 +238,14 @@ impl Backfill {
 
 impl Statements {
     fn new(table: &Table, target: &CStr, sources: &[CString]) -> Statements {
-        let target = quoted(target);
+        let quoted_target = quoted(target);
         let sources: Vec<Vec<u8>> =
             sources.iter().map(|source| [b"t.".as_slice(), &quoted(source)].concat()).collect();
         let any = sources.join(b" IS NOT NULL OR ".as_slice());
         let list = sources.join(b", ".as_slice());
         let parts = [
             ("table", table.sql.as_slice()),
-            ("target", target.as_slice()),
+            ("target", quoted_target.as_slice()),
             ("any source", any.as_slice()),
             ("sources", list.as_slice()),
         ];
@@ -270,13 +262,7 @@ impl Statements {
                 FOR NO KEY UPDATE SKIP LOCKED",
                 &parts,
             ),
-            write: statement(
-                "UPDATE {table} AS t SET {target} = v.vector
-                FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
-                    AS v (tableoid, address, vector)
-                WHERE t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid",
-                &parts,
-            ),
+            write: table.statement_to_set(target),
         }
     }
 }

@@ -19,6 +19,9 @@ use crate::spi::{
     Connection, SAFE_PATH, Value, as_user, at_latest_snapshot, literal, quoted, statement, under,
 };
 
+/// What a table of chunks has beside the key of the source.
+const CHUNK_COLUMNS: [&CStr; 5] = [c"ordinal", c"content", c"start_offset", c"end_offset", c"embedding"];
+
 #[pg_extern(sql = false)]
 fn vectorizer_create(fcinfo: pg_sys::FunctionCallInfo) -> TextBuf {
     // SAFETY: Postgres passes a valid call of the function that sql/vectorizer.sql declares.
@@ -117,15 +120,7 @@ impl Wanted {
             );
         }
         let found = self.table.vector_column(target, self.home.function)?;
-        if let Some(expected) = found.dimensions.filter(|&expected| expected != dimensions) {
-            return Err(PipelineError::WrongDimensions {
-                column: quotable(target),
-                expected,
-                model: self.model.clone(),
-                found: dimensions,
-            }
-            .into());
-        }
+        found.check_dimensions(target, &self.model, dimensions)?;
         let with_index = self.index.unwrap_or(false);
         let id = self.register(connection, Some(target), None, with_index)?;
         if with_index {
@@ -160,8 +155,7 @@ impl Wanted {
             ("vector", &vector),
         ];
         for column in key {
-            const OURS: [&CStr; 5] = [c"ordinal", c"content", c"start_offset", c"end_offset", c"embedding"];
-            if OURS.contains(&column.name.as_c_str()) {
+            if CHUNK_COLUMNS.contains(&column.name.as_c_str()) {
                 return Err(PipelineError::ReservedColumn { column: quotable(&column.name) }.into());
             }
         }
@@ -188,7 +182,7 @@ impl Wanted {
             self.as_owner(|| index::make(&self.home, connection, &chunks, b"embedding"));
         }
         let own = self.table.columns();
-        let shown: Vec<Vec<u8>> = [c"ordinal", c"content", c"start_offset", c"end_offset", c"embedding"]
+        let shown: Vec<Vec<u8>> = CHUNK_COLUMNS
             .into_iter()
             .map(|column| {
                 let alias = if own.iter().any(|name| name.as_c_str() == column) {

@@ -235,7 +235,7 @@ impl Trigger<'_> {
         let width = Value::int(self.key.len() as i32);
         let arguments = [Value::int(self.vectorizer), Value::array(pg_sys::TEXTOID, &mut keys), width];
         let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
-        with_plan(self.home, insert, &connection, &arguments, |plan| connection.run_plan(plan, &arguments));
+        connection.run_plan(plan(self.home, insert, &connection, &arguments), &arguments);
         if !self.paused {
             wake::at_commit(self.home);
         }
@@ -261,22 +261,15 @@ impl Trigger<'_> {
     }
 }
 
-/// Calls `run` with the plan of a statement that is prepared once in a session. `{home}` in it is the extension's schema.
-fn with_plan<T>(
-    home: &Home,
-    template: &str,
-    connection: &Connection,
-    arguments: &[Value],
-    run: impl FnOnce(&Plan) -> T,
-) -> T {
+/// The plan of a statement that is prepared once in a session. `{home}` in it is the extension's schema.
+fn plan(home: &Home, template: &str, connection: &Connection, arguments: &[Value]) -> Plan {
     let sql = statement(template, &[("home", &home.schema)]);
-    let plan = PLANS.with_borrow(|plans| plans.get(&sql).copied());
-    let plan = plan.unwrap_or_else(|| {
-        let plan = connection.keep(&sql, arguments);
-        PLANS.with_borrow_mut(|plans| plans.insert(sql, plan));
-        plan
-    });
-    run(&plan)
+    if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&sql).copied()) {
+        return plan;
+    }
+    let plan = connection.keep(&sql, arguments);
+    PLANS.with_borrow_mut(|plans| plans.insert(sql, plan));
+    plan
 }
 
 thread_local! {
@@ -336,11 +329,10 @@ fn root(
     let connection = Connection::open();
     let find = "SELECT v.relation, v.paused FROM {home}.vectorizer AS v WHERE v.id OPERATOR(pg_catalog.=) $1";
     let arguments = [Value::int(vectorizer)];
-    let found = with_plan(home, find, &connection, &arguments, |plan| {
-        at_latest_snapshot(|| {
-            let rows = connection.look_by_plan(plan, &arguments);
-            Some((rows.first(1)?, rows.first(2)?))
-        })
+    let plan = plan(home, find, &connection, &arguments);
+    let found = at_latest_snapshot(|| {
+        let rows = connection.look_by_plan(plan, &arguments);
+        Some((rows.first(1)?, rows.first(2)?))
     });
     let (root, paused) = found?;
     let (root, paused) = (pg_sys::Oid::from(root.value() as u32), paused.value() != 0);

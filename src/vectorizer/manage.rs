@@ -15,9 +15,6 @@ use super::{index, run, wake};
 use crate::error::{Error, OrRaise, PipelineError};
 use crate::spi::{Connection, Value};
 
-/// Rows of a batch at most.
-const MAX_BATCH: usize = 1024;
-
 /// The vectorizer that the first argument names, if the current user may do something with it.
 ///
 /// # Safety
@@ -113,7 +110,7 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
     for id in wanted {
         let mut pace = Pace::default();
         while left > 0 {
-            let (rows, start) = (pace.rows(MAX_BATCH.min(left)), Instant::now());
+            let (rows, start) = (pace.rows(run::MAX_BATCH.min(left)), Instant::now());
             let batch = match run::batch_or_one(&home, id, rows) {
                 Ok(batch) => batch,
                 Err(failure) => {

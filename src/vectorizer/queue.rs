@@ -4,7 +4,7 @@
 //! as long as it has their keys in hand, and deletes them when it is done. A key that is queued twice is looked at once by
 //! a worker that has both rows; by two workers twice, which changes nothing.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
@@ -38,13 +38,13 @@ impl Claim<'_> {
     /// Takes up to `most` keys that are due, the oldest first.
     pub fn take<'a>(home: &'a Home, connection: &Connection, vectorizer: i32, most: usize) -> Claim<'a> {
         let mut claim = Claim { home, vectorizer, keys: vec![], taken: vec![], rest: None };
-        let mut known = HashMap::new();
+        let mut known = HashSet::new();
         claim.take_failed(connection, most, &mut known);
         claim.take_queued(connection, most, &mut known);
         claim
     }
 
-    fn take_failed(&mut self, connection: &Connection, most: usize, known: &mut HashMap<Key, ()>) {
+    fn take_failed(&mut self, connection: &Connection, most: usize, known: &mut HashSet<Key>) {
         let sql = "SELECT e.key FROM {home}.vectorizer_failure AS e
             WHERE e.vectorizer = $1 AND e.not_before <= clock_timestamp()
             LIMIT $2 FOR UPDATE SKIP LOCKED";
@@ -54,7 +54,7 @@ impl Claim<'_> {
         }
     }
 
-    fn take_queued(&mut self, connection: &Connection, most: usize, known: &mut HashMap<Key, ()>) {
+    fn take_queued(&mut self, connection: &Connection, most: usize, known: &mut HashSet<Key>) {
         let sql = "SELECT l.id, l.keys, l.key_columns FROM {home}.vectorizer_log AS l
             WHERE l.vectorizer = $1 AND l.not_before <= clock_timestamp()
             ORDER BY l.id FOR UPDATE SKIP LOCKED";
@@ -76,8 +76,8 @@ impl Claim<'_> {
         cursor.close();
     }
 
-    fn add(&mut self, key: Key, known: &mut HashMap<Key, ()>) {
-        if known.insert(key.clone(), ()).is_none() {
+    fn add(&mut self, key: Key, known: &mut HashSet<Key>) {
+        if known.insert(key.clone()) {
             self.keys.push(key);
         }
     }
@@ -133,8 +133,7 @@ impl Claim<'_> {
             ON CONFLICT (vectorizer, key) DO UPDATE
             SET attempts = e.attempts + 1, failed_at = excluded.failed_at,
                 not_before = CASE WHEN e.attempts + 1 >= $5 THEN 'infinity'
-                    ELSE excluded.failed_at OPERATOR(+)
-                        (interval '1 minute' * power(2, e.attempts)) END,
+                    ELSE excluded.failed_at + interval '1 minute' * power(2, e.attempts) END,
                 sqlstate = excluded.sqlstate, message = excluded.message";
         let arguments = [
             Value::int(self.vectorizer),

@@ -24,6 +24,9 @@ use crate::error::{Error, OrRaise, PipelineError, quotable};
 use crate::spi::{Connection, Failure, Rows, Value, as_user, in_subtransaction, quoted, statement};
 use crate::vector::VectorBuf;
 
+/// Rows of a batch at most.
+pub const MAX_BATCH: usize = 1024;
+
 /// Chunks that are embedded at once: enough to find some of equal length.
 const CHUNKS_AT_ONCE: usize = 256;
 
@@ -143,19 +146,11 @@ impl Run<'_> {
                 Table::open(*chunks)?.vector_column(c"embedding", home.function)?
             }
         };
-        if let Some(expected) = column.dimensions.filter(|&expected| expected != dimensions) {
-            let name = match &vectorizer.place {
-                Place::Column(target) => quotable(target),
-                Place::Chunks { .. } => "embedding".to_string(),
-            };
-            return Err(PipelineError::WrongDimensions {
-                column: name,
-                expected,
-                model: vectorizer.model.clone(),
-                found: dimensions,
-            }
-            .into());
-        }
+        let name = match &vectorizer.place {
+            Place::Column(target) => target,
+            Place::Chunks { .. } => c"embedding",
+        };
+        column.check_dimensions(name, &vectorizer.model, dimensions)?;
         let statements = Statements::new(&table, &key, vectorizer)?;
         Ok(Run { home, connection, vectorizer, table, key, statements })
     }
@@ -215,7 +210,7 @@ impl Run<'_> {
                     break;
                 }
                 bytes += rows.bytes(0, 4);
-                reads.push(Read { key: at, text: text_of(&rows) });
+                reads.push(Read { key: at, text: text_at(&rows, 0) });
             }
             cursor.close();
             (reads, looked_at)
@@ -461,10 +456,6 @@ impl Drop for Writing {
     }
 }
 
-fn text_of(rows: &Rows) -> Result<String, Failure> {
-    text_at(rows, 0)
-}
-
 fn text_at(rows: &Rows, row: usize) -> Result<String, Failure> {
     super::embed::readable(&rows.text(row, 4).unwrap_or_default())
 }
@@ -545,27 +536,15 @@ impl Statements {
     }
 
     fn of_column(table: &Table, target: &CStr) -> Vec<CString> {
-        let target = quoted(target);
-        let parts = [("table", table.sql.as_slice()), ("target", target.as_slice())];
-        const AT: &str =
-            "t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid";
-        vec![
-            statement(
-                &format!(
-                    "UPDATE {{table}} AS t SET {{target}} = v.vector
-                    FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
-                        AS v (tableoid, address, vector) WHERE {AT}"
-                ),
-                &parts,
-            ),
-            statement(
-                &format!(
-                    "UPDATE {{table}} AS t SET {{target}} = NULL
-                    FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS v (tableoid, address)
-                    WHERE {AT} AND t.{{target}} IS NOT NULL"
-                ),
-                &parts,
-            ),
-        ]
+        let quoted_target = quoted(target);
+        let parts = [("table", table.sql.as_slice()), ("target", quoted_target.as_slice())];
+        let clear = statement(
+            "UPDATE {table} AS t SET {target} = NULL
+            FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS v (tableoid, address)
+            WHERE t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid
+                AND t.{target} IS NOT NULL",
+            &parts,
+        );
+        vec![table.statement_to_set(target), clear]
     }
 }

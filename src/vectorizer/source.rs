@@ -6,7 +6,7 @@ use pgrx::pg_sys;
 
 use super::table::Table;
 use crate::error::{Error, PipelineError};
-use crate::spi::quoted;
+use crate::spi::{operator, quoted};
 
 /// One column of a primary key.
 pub struct KeyColumn {
@@ -106,22 +106,5 @@ pub fn numbers(relation: pg_sys::Relation) -> Vec<pg_sys::AttrNumber> {
         }
         pg_sys::bms_free(set);
         numbers
-    }
-}
-
-/// `OPERATOR(schema.name)`
-///
-/// # Safety
-/// An operator that exists.
-pub unsafe fn operator(operator: pg_sys::Oid) -> Vec<u8> {
-    // SAFETY: the caller's promise; a row of the catalog, held until it is released.
-    unsafe {
-        let cache = pg_sys::SysCacheIdentifier::OPEROID as i32;
-        let tuple = pg_sys::SearchSysCache1(cache, operator.into());
-        let form = &*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_operator>();
-        let schema = quoted(CStr::from_ptr(pg_sys::get_namespace_name(form.oprnamespace)));
-        let name = CStr::from_ptr(form.oprname.data.as_ptr()).to_bytes().to_vec();
-        pg_sys::ReleaseSysCache(tuple);
-        [b"OPERATOR(".as_slice(), &schema, b".", &name, b")"].concat()
     }
 }

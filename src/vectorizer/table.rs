@@ -7,7 +7,7 @@ use pgrx::pg_sys;
 
 use crate::embed::vector_type;
 use crate::error::{Error, PipelineError, quotable};
-use crate::spi::quoted;
+use crate::spi::{quoted, statement};
 
 unsafe extern "C-unwind" {
     /// Of catalog/pg_inherits.h, which pgrx leaves out.
@@ -31,6 +31,22 @@ pub struct VectorColumn {
     pub type_oid: pg_sys::Oid,
     /// The n of `vector(n)`.
     pub dimensions: Option<usize>,
+}
+
+impl VectorColumn {
+    /// Whether vectors of a model fit. `name`: the column's.
+    pub fn check_dimensions(&self, name: &CStr, model: &str, found: usize) -> Result<(), Error> {
+        match self.dimensions {
+            Some(expected) if expected != found => Err(PipelineError::WrongDimensions {
+                column: quotable(name),
+                expected,
+                model: model.to_string(),
+                found,
+            }
+            .into()),
+            _ => Ok(()),
+        }
+    }
 }
 
 impl Table {
@@ -118,6 +134,17 @@ impl Table {
         } else {
             Err(PipelineError::NotText { column: quotable(column) }.into())
         }
+    }
+
+    /// Sets a column of some rows to vectors; arguments: lists of the rows' tables, their addresses, and the vectors.
+    pub fn statement_to_set(&self, target: &CStr) -> CString {
+        statement(
+            "UPDATE {table} AS t SET {target} = v.vector
+            FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3))
+                AS v (tableoid, address, vector)
+            WHERE t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid",
+            &[("table", &self.sql), ("target", &quoted(target))],
+        )
     }
 
     pub fn has_column(&self, column: &CStr) -> bool {

@@ -35,8 +35,6 @@ const TURN: Duration = Duration::from_secs(5);
 const WORTH_HELP: Duration = Duration::from_millis(500);
 /// Of the cluster's locks: that of those who wait for a place. The places are numbered from 1.
 const WAITING: u32 = 0;
-/// Rows of a batch at most.
-const MAX_BATCH: usize = 1024;
 
 thread_local! {
     static IS_WORKER: Cell<bool> = const { Cell::new(false) };
@@ -388,7 +386,7 @@ impl Worker {
     fn work_on(&mut self, id: i32) -> Result<Batch, Failure> {
         let (mut pace, mut all, start) = (Pace::default(), Batch::default(), Instant::now());
         loop {
-            let rows = pace.rows(MAX_BATCH);
+            let rows = pace.rows(run::MAX_BATCH);
             let began = Instant::now();
             let batch = transaction(|| run::batch_or_one(&self.home, id, rows))??;
             pace.took(batch.keys, began.elapsed());
