@@ -56,6 +56,7 @@ CREATE TABLE vectorizer (
     model_hash text NOT NULL,
     index boolean NOT NULL,
     paused boolean NOT NULL DEFAULT false,
+    replaces integer,
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     served_at timestamptz NOT NULL DEFAULT '-infinity',
     failed_at timestamptz,
@@ -66,6 +67,7 @@ CREATE TABLE vectorizer (
 );
 COMMENT ON SEQUENCE vectorizer_id_seq IS 'numbers of vectorizers';
 COMMENT ON TABLE vectorizer IS 'vectorizers: what they embed, where to, and what stands in their way';
+COMMENT ON COLUMN vectorizer.replaces IS 'the vectorizer whose place this one takes when all is embedded by its model';
 
 -- Keys of rows to look at, as statements have added them: keys has key_columns texts for each of at most 256 rows.
 CREATE TABLE vectorizer_log (
@@ -76,7 +78,7 @@ CREATE TABLE vectorizer_log (
     enqueued_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     not_before timestamptz NOT NULL DEFAULT '-infinity',
     PRIMARY KEY (vectorizer, id)
-) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
+) WITH (toast_tuple_target = 8160, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000);
 COMMENT ON SEQUENCE vectorizer_log_id_seq IS 'numbers of rows of vectorizer_log';
 COMMENT ON TABLE vectorizer_log IS 'keys of rows to look at; see the view vectorizer_queue';
 
@@ -120,6 +122,16 @@ CREATE FUNCTION vectorizer_create(
 ) RETURNS text
     AS 'MODULE_PATHNAME', 'vectorizer_create_wrapper' LANGUAGE C;
 COMMENT ON FUNCTION vectorizer_create(regclass, text[], text, text, jsonb, text, text, boolean, boolean, boolean) IS 'keeps vectors of a table''s texts in step, in a column of it or in a table of chunks; returns the vectorizer''s name';
+
+CREATE FUNCTION vectorizer_alter(
+    name text, sources text[] DEFAULT NULL, chunk jsonb DEFAULT NULL, model text DEFAULT NULL
+) RETURNS void
+    AS 'MODULE_PATHNAME', 'vectorizer_alter_wrapper' LANGUAGE C;
+COMMENT ON FUNCTION vectorizer_alter(text, text[], jsonb, text) IS 'changes what a vectorizer embeds, or by which model; its vectors stay until all new ones are there';
+
+CREATE FUNCTION vectorizer_embed(name text, input text) RETURNS vector
+    AS 'MODULE_PATHNAME', 'vectorizer_embed_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE SUPPORT embed_support;
+COMMENT ON FUNCTION vectorizer_embed(text, text) IS 'vector of a search text by the model whose vectors a vectorizer has now';
 
 CREATE FUNCTION vectorizer_drop(name text, drop_destination boolean DEFAULT false) RETURNS void
     AS 'MODULE_PATHNAME', 'vectorizer_drop_wrapper' LANGUAGE C STRICT;

@@ -143,6 +143,17 @@ pub enum PipelineError {
         name: String,
         model: String,
     },
+    /// A change of a vectorizer's model is on its way.
+    ModelChanges {
+        name: String,
+    },
+    /// A view keeps a column from getting other dimensions.
+    UsedByView {
+        view: String,
+        column: String,
+        now: usize,
+        then: usize,
+    },
     /// A WARNING: the others have their vectors.
     SomeFailed {
         failed: u64,
@@ -565,7 +576,21 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
             Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             format!("model \"{model}\" is not the one that has made the vectors of vectorizer \"{name}\""),
         )
-        .set_detail("Its files have changed. Vectors of two models cannot be compared."),
+        .set_detail("Its files have changed. Vectors of two models cannot be compared.")
+        .set_hint("vectorizer_alter with this model, or another one, embeds all rows again."),
+        E::ModelChanges { name } => report(
+            Code::ERRCODE_OBJECT_IN_USE,
+            format!("the model of vectorizer \"{name}\" is being changed"),
+        )
+        .set_hint(
+            "Wait until vectorizer_status has no vectorizer of that name with \" (next)\" any more, or drop that one to stay with the \
+             old model.",
+        ),
+        E::UsedByView { view, column, now, then } => report(
+            Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
+            format!("column \"{column}\" cannot have {then} dimensions instead of {now}: view {view} depends on it"),
+        )
+        .set_hint("Drop the view, and make it again when the model has changed."),
         E::SomeFailed { failed, failure } => {
             report(failure.sqlstate.into(), format!("could not embed {failed} of the rows"))
                 .set_detail(presentable(format!("The first one: {}", failure.message)))

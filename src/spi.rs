@@ -70,18 +70,9 @@ impl Connection {
     }
 
     pub fn run_plan(&self, plan: Plan, arguments: &[Value]) -> Rows {
-        self.execute_plan(plan, arguments, false)
-    }
-
-    /// Like [`look`](Connection::look).
-    pub fn look_by_plan(&self, plan: Plan, arguments: &[Value]) -> Rows {
-        self.execute_plan(plan, arguments, true)
-    }
-
-    fn execute_plan(&self, plan: Plan, arguments: &[Value], read_only: bool) -> Rows {
         let (mut datums, nulls) = split(arguments);
         // SAFETY: connected; the plan was made for arguments of these types.
-        unsafe { pg_sys::SPI_execute_plan(plan.0, datums.as_mut_ptr(), nulls.as_ptr(), read_only, 0) };
+        unsafe { pg_sys::SPI_execute_plan(plan.0, datums.as_mut_ptr(), nulls.as_ptr(), false, 0) };
         Rows::taken()
     }
 
@@ -312,6 +303,10 @@ impl Value {
         Value::array(pg_sys::TEXTOID, &mut datums)
     }
 
+    pub fn optional_texts(values: Option<&[CString]>) -> Value {
+        values.map_or(Value { type_oid: pg_sys::TEXTARRAYOID, datum: None }, Value::texts)
+    }
+
     pub fn ints(values: impl IntoIterator<Item = i32>) -> Value {
         let mut datums: Vec<_> = values.into_iter().map(pg_sys::Datum::from).collect();
         Value::array(pg_sys::INT4OID, &mut datums)
@@ -366,6 +361,11 @@ pub fn statement(template: &str, parts: &[(&str, &[u8])]) -> CString {
     CString::new(sql).unwrap_or_else(|_| unreachable!("a statement has no NUL"))
 }
 
+/// Parts of a statement, one for each item, with a separator between them.
+pub fn joined<T>(separator: &str, items: &[T], part: impl Fn(&T) -> Vec<u8>) -> Vec<u8> {
+    items.iter().map(part).collect::<Vec<_>>().join(separator.as_bytes())
+}
+
 /// A name as SQL has it.
 pub fn quoted(name: &CStr) -> Vec<u8> {
     // SAFETY: a C string; the result is one, too.
@@ -391,12 +391,6 @@ pub unsafe fn operator(operator: pg_sys::Oid) -> Vec<u8> {
 
 /// The setting under which names without a schema are Postgres's own.
 pub const SAFE_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
-
-/// A text as SQL has it.
-pub fn literal(text: &CStr) -> Vec<u8> {
-    // SAFETY: a C string; the result is one, too.
-    unsafe { CStr::from_ptr(pg_sys::quote_literal_cstr(text.as_ptr())) }.to_bytes().to_vec()
-}
 
 /// Why a part of a transaction was rolled back.
 #[derive(Debug, Clone, PartialEq, Eq)]

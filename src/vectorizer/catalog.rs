@@ -1,6 +1,6 @@
 //! What a vectorizer is: a row of the extension's table `vectorizer`.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::time::Duration;
 
 use embedder::chunk::{ChunkOptions, Format};
@@ -10,7 +10,7 @@ use super::home::Home;
 use super::table::owned_list;
 use crate::embed::text;
 use crate::error::{Error, PipelineError, quotable};
-use crate::spi::{Connection, Value};
+use crate::spi::{Connection, Rows, Value};
 
 pub struct Vectorizer {
     pub id: i32,
@@ -21,6 +21,8 @@ pub struct Vectorizer {
     pub model: String,
     /// Of the model that has made its vectors.
     pub model_hash: String,
+    /// The vectorizer whose place it takes when all is embedded.
+    pub replaces: Option<i32>,
 }
 
 /// Where its vectors are.
@@ -29,12 +31,35 @@ pub enum Place {
     Column(CString),
     /// In a table with a row for each chunk.
     Chunks { table: pg_sys::Oid, options: ChunkOptions },
+    /// In a table with a row for each row, until they take the place of those in a column.
+    Beside(pg_sys::Oid),
 }
+
+impl Place {
+    /// The table that the vectors are in, if it is not that of the texts.
+    pub fn table(&self) -> Option<pg_sys::Oid> {
+        match self {
+            Place::Column(_) => None,
+            Place::Chunks { table, .. } | Place::Beside(table) => Some(*table),
+        }
+    }
+
+    /// The column that the vectors are in.
+    pub fn column(&self) -> &CStr {
+        match self {
+            Place::Column(target) => target,
+            Place::Chunks { .. } | Place::Beside(_) => EMBEDDING,
+        }
+    }
+}
+
+/// The column of vectors in a table of the extension's making.
+pub const EMBEDDING: &CStr = c"embedding";
 
 const COLUMNS: &str = "SELECT v.id, v.name, v.relation, v.sources, v.target, v.destination,
     (v.chunk ->> 'max_tokens')::int4,
     (v.chunk ->> 'overlap')::int4, v.chunk ->> 'format',
-    v.model, v.model_hash
+    v.model, v.model_hash, v.replaces, v.chunk
     FROM {home}.vectorizer AS v WHERE ";
 
 impl Vectorizer {
@@ -45,13 +70,22 @@ impl Vectorizer {
 
     /// # Errors
     /// [`PipelineError::NoVectorizer`].
-    pub fn by_name(home: &Home, connection: &Connection, name: &CString) -> Result<Vectorizer, Error> {
+    pub fn by_name(home: &Home, connection: &Connection, name: &CStr) -> Result<Vectorizer, Error> {
         Vectorizer::read(home, connection, "v.name = $1", Value::text(name))
             .ok_or_else(|| PipelineError::NoVectorizer { name: quotable(name) }.into())
     }
 
+    /// Likewise, as the statement that has called sees it.
+    pub fn seen_by_name(home: &Home, connection: &Connection, name: &CStr) -> Result<Vectorizer, Error> {
+        Vectorizer::of(home.look(connection, &[COLUMNS, "v.name = $1"].concat(), &[Value::text(name)]))
+            .ok_or_else(|| PipelineError::NoVectorizer { name: quotable(name) }.into())
+    }
+
     fn read(home: &Home, connection: &Connection, which: &str, argument: Value) -> Option<Vectorizer> {
-        let rows = home.run(connection, &[COLUMNS, which].concat(), &[argument]);
+        Vectorizer::of(home.run(connection, &[COLUMNS, which].concat(), &[argument]))
+    }
+
+    fn of(rows: Rows) -> Option<Vectorizer> {
         if rows.is_empty() {
             return None;
         }
@@ -59,10 +93,12 @@ impl Vectorizer {
         let oid = |column| rows.datum(0, column).map(|datum| pg_sys::Oid::from(datum.value() as u32));
         let words = |column| rows.text(0, column);
         let utf8 = |column| words(column).map(|name| text::utf8(name.to_bytes()).into_owned());
+        let table = oid(6).unwrap_or(pg_sys::InvalidOid);
         let place = match words(5) {
             Some(target) => Place::Column(target),
+            None if rows.datum(0, 13).is_none() => Place::Beside(table),
             None => Place::Chunks {
-                table: oid(6).unwrap_or(pg_sys::InvalidOid),
+                table,
                 options: ChunkOptions {
                     max_tokens: number(7).map(|tokens| tokens as usize),
                     overlap: number(8).unwrap_or(0) as usize,
@@ -79,7 +115,21 @@ impl Vectorizer {
             place,
             model: utf8(10)?,
             model_hash: utf8(11)?,
+            replaces: number(12),
         })
+    }
+
+    /// The one that is to take its place, if its model is being changed.
+    pub fn next(&self, home: &Home, connection: &Connection) -> Option<Vectorizer> {
+        Vectorizer::read(home, connection, "v.replaces = $1", Value::int(self.id))
+    }
+
+    /// Whether all is done: nothing waits to be looked at, or to be tried again.
+    pub fn is_done(&self, home: &Home, connection: &Connection) -> bool {
+        let waiting = "SELECT FROM {home}.vectorizer_log AS l WHERE l.vectorizer = $1
+            UNION ALL
+            SELECT FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = $1 AND e.not_before < 'infinity' LIMIT 1";
+        home.run(connection, waiting, &[Value::int(self.id)]).is_empty()
     }
 
     /// Takes it out of the extension's tables.
@@ -120,9 +170,12 @@ pub fn due(home: &Home) -> Due {
             SELECT v.id, v.served_at, CASE WHEN c.oid IS NULL OR NOT v.paused AND EXISTS (
                     SELECT FROM {home}.vectorizer_log AS l
                     WHERE l.vectorizer = v.id AND l.not_before <= clock_timestamp()) THEN '-infinity'
-                WHEN NOT v.paused THEN least(
+                WHEN NOT v.paused THEN coalesce(least(
                     (SELECT min(l.not_before) FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id),
-                    (SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id)) END AS at,
+                    (SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e
+                        WHERE e.vectorizer = v.id AND e.not_before < 'infinity')),
+                    -- One that is done takes its place.
+                    CASE WHEN v.replaces IS NOT NULL THEN '-infinity'::timestamptz END) END AS at,
                 CASE WHEN c.oid IS NULL THEN '-infinity' ELSE v.not_before END AS not_before
             FROM {home}.vectorizer AS v LEFT JOIN pg_class AS c ON c.oid = v.relation) AS v,
             greatest(v.at, v.not_before) AS w (at)

@@ -4,6 +4,7 @@ use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::table::Table;
 use crate::error::{OrRaise, PipelineError};
 use crate::spi::{Connection, Cursor, Rows, SAFE_PATH, Value, as_user, quoted, statement, under};
 
@@ -44,7 +45,21 @@ impl Home {
         as_user(self.owner, || under(&[SAFE_PATH], || connection.run(&sql, arguments)))
     }
 
-    /// Likewise, a statement whose rows are fetched a few at a time.
+    /// Like [`run`](Home::run), for a query that sees what the active snapshot does.
+    pub fn look(&self, connection: &Connection, template: &str, arguments: &[Value]) -> Rows {
+        let sql = statement(template, &[("home", &self.schema)]);
+        as_user(self.owner, || under(&[SAFE_PATH], || connection.look(&sql, arguments)))
+    }
+
+    /// Runs a statement about a user's table as its owner. `{table}` in it is the table, `{home}` the extension's schema.
+    pub fn ddl(&self, connection: &Connection, table: &Table, template: &str, parts: &[(&str, &[u8])]) {
+        let mut all = vec![("table", table.sql.as_slice()), ("home", &self.schema)];
+        all.extend(parts);
+        let sql = statement(template, &all);
+        as_user(table.owner, || under(&[SAFE_PATH], || connection.run(&sql, &[])));
+    }
+
+    /// Like [`run`](Home::run), for a statement whose rows are fetched a few at a time.
     pub fn cursor(&self, connection: &Connection, template: &str, arguments: &[Value]) -> Cursor {
         let sql = statement(template, &[("home", &self.schema)]);
         as_user(self.owner, || under(&[SAFE_PATH], || connection.cursor(&sql, arguments)))

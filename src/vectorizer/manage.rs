@@ -1,4 +1,4 @@
-//! What an owner does with a vectorizer that there is: `vectorizer_pause`, `vectorizer_resume`, `vectorizer_retry`, and
+//! What an owner does with a vectorizer that there is: `vectorizer_pause`, `vectorizer_resume`, `vectorizer_retry`, `vectorizer_drop`, and
 //! `CALL vectorizer_run`, which does the work of a worker in the session itself.
 
 use std::time::Instant;
@@ -11,15 +11,15 @@ use super::catalog::Vectorizer;
 use super::home::Home;
 use super::pace::Pace;
 use super::table::{Table, owned};
-use super::{index, run, wake};
+use super::{chunks, index, run, swap, triggers, wake, watch};
 use crate::error::{Error, OrRaise, PipelineError};
-use crate::spi::{Connection, Value};
+use crate::spi::{Connection, Failure, Value};
 
 /// The vectorizer that the first argument names, if the current user may do something with it.
 ///
 /// # Safety
 /// `fcinfo` is that of a running function whose first argument is a text.
-unsafe fn named(
+pub unsafe fn named(
     fcinfo: pg_sys::FunctionCallInfo,
     home: &Home,
     connection: &Connection,
@@ -54,7 +54,14 @@ unsafe fn set_paused(fcinfo: pg_sys::FunctionCallInfo, paused: bool) -> Result<(
         let home = Home::of_call(fcinfo);
         let connection = Connection::open();
         let vectorizer = named(fcinfo, &home, &connection)?;
-        let update = "UPDATE {home}.vectorizer AS v SET paused = $2 WHERE v.id = $1";
+        if run::exists(vectorizer.relation) {
+            if !paused {
+                // A writer that takes it for paused would not wake anybody.
+                Table::open(vectorizer.relation)?.lock_against_writers(&home, &connection);
+            }
+            watch::changed(vectorizer.relation);
+        }
+        let update = "UPDATE {home}.vectorizer AS v SET paused = $2 WHERE v.id = $1 OR v.replaces = $1";
         home.run(&connection, update, &[Value::int(vectorizer.id), Value::boolean(paused)]);
         wake::at_commit(&home);
         Ok(())
@@ -69,13 +76,60 @@ fn vectorizer_retry(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
         let home = Home::of_call(fcinfo);
         let connection = Connection::open();
         let vectorizer = named(fcinfo, &home, &connection).or_raise();
-        let well = "UPDATE {home}.vectorizer AS v SET not_before = '-infinity' WHERE v.id = $1";
+        let well = "UPDATE {home}.vectorizer AS v SET not_before = '-infinity' WHERE v.id = $1 OR v.replaces = $1";
         home.run(&connection, well, &[Value::int(vectorizer.id)]);
-        let retry = "UPDATE {home}.vectorizer_failure AS e SET attempts = 0, not_before = '-infinity' WHERE e.vectorizer = $1";
+        let retry = "UPDATE {home}.vectorizer_failure AS e SET attempts = 0, not_before = '-infinity'
+            WHERE e.vectorizer IN (SELECT v.id FROM {home}.vectorizer AS v WHERE v.id = $1 OR v.replaces = $1)";
         let rows = home.run(&connection, retry, &[Value::int(vectorizer.id)]).processed();
         wake::at_commit(&home);
         rows as i64
     }
+}
+
+/// `vectorizer_drop(name, drop_destination)`
+#[pg_extern(sql = false)]
+fn vectorizer_drop(fcinfo: pg_sys::FunctionCallInfo) {
+    // SAFETY: Postgres passes a valid call of the function that sql/vectorizer.sql declares.
+    unsafe {
+        let home = Home::of_call(fcinfo);
+        let with_destination = pg_getarg_datum(fcinfo, 1).is_some_and(|truth| truth.value() != 0);
+        let connection = Connection::open();
+        let vectorizer = named(fcinfo, &home, &connection).or_raise();
+        drop_it(&home, &connection, &vectorizer, with_destination).or_raise();
+    }
+}
+
+fn drop_it(
+    home: &Home,
+    connection: &Connection,
+    vectorizer: &Vectorizer,
+    with_destination: bool,
+) -> Result<(), Error> {
+    if run::exists(vectorizer.relation) {
+        let table = Table::open(vectorizer.relation)?;
+        if vectorizer.replaces.is_some() {
+            // It has no triggers of its own. Who writes now may queue something for it.
+            table.lock_against_writers(home, connection);
+            watch::changed(table.oid);
+        } else {
+            triggers::drop(connection, &table, vectorizer);
+        }
+    }
+    if let Some(next) = vectorizer.next(home, connection) {
+        drop_it(home, connection, &next, true)?;
+    }
+    let vectors = vectorizer.place.table().filter(|&oid| run::exists(oid));
+    if let Some(oid) = vectors.filter(|_| with_destination || vectorizer.replaces.is_some()) {
+        let vectors = Table::open(oid)?;
+        vectors.check_owner();
+        // With the view; what else depends on the table keeps it from being dropped.
+        if let Some(view) = chunks::view_of(home, connection, &vectors) {
+            home.ddl(connection, &vectors, "DROP VIEW {view}", &[("view", view.to_bytes())]);
+        }
+        home.ddl(connection, &vectors, "DROP TABLE {table}", &[]);
+    }
+    vectorizer.forget(home, connection);
+    Ok(())
 }
 
 /// `vectorizer_run(name, max_rows)`
@@ -98,7 +152,11 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
             pg_getarg_datum(fcinfo, 1).map_or(usize::MAX, |rows| (rows.value() as i64).max(0) as usize);
         let inner = Connection::open();
         let wanted = match pg_getarg_datum(fcinfo, 0) {
-            Some(_) => vec![named(fcinfo, &home, &inner)?.id],
+            Some(_) => {
+                let vectorizer = named(fcinfo, &home, &inner)?;
+                let next = vectorizer.next(&home, &inner).map(|next| next.id);
+                [Some(vectorizer.id), next].into_iter().flatten().collect()
+            }
             None => owned_by_user(&home, &inner),
         };
         (home, max_rows, wanted)
@@ -111,14 +169,7 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
         let mut pace = Pace::default();
         while left > 0 {
             let (rows, start) = (pace.rows(run::MAX_BATCH.min(left)), Instant::now());
-            let batch = match run::batch_or_one(&home, id, rows) {
-                Ok(batch) => batch,
-                Err(failure) => {
-                    run::note_failure(&home, id, &failure);
-                    connection.commit();
-                    return Err(Error::Failed(failure));
-                }
-            };
+            let batch = or_note(&home, &connection, id, run::batch_or_one(&home, id, rows))?;
             connection.commit();
             check_for_interrupts!();
             pace.took(batch.keys, start.elapsed());
@@ -128,10 +179,21 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
                 break;
             }
         }
+        or_note(&home, &connection, id, swap::if_done(&home, id))?;
+        connection.commit();
         index::keep_in_shape(&home, id);
         connection.commit();
     }
     Ok(())
+}
+
+/// The result, or an error that is noted in the vectorizer.
+fn or_note<T>(home: &Home, connection: &Connection, id: i32, result: Result<T, Failure>) -> Result<T, Error> {
+    result.map_err(|failure| {
+        run::note_failure(home, id, &failure);
+        connection.commit();
+        Error::Failed(failure)
+    })
 }
 
 /// Those of all vectorizers that the current user may run.

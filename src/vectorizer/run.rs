@@ -6,7 +6,6 @@
 
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
 use pgrx::pg_sys;
@@ -16,12 +15,13 @@ use super::embed::{Trouble, each, isolate};
 use super::home::Home;
 use super::queue::{Claim, Key};
 use super::source::KeyColumn;
+use super::statements::Statements;
 use super::table::Table;
 use crate::embed::chunk::{Part, parts};
 use crate::embed::models;
 use crate::embed::text::TextBuf;
 use crate::error::{Error, OrRaise, PipelineError, quotable};
-use crate::spi::{Connection, Failure, Rows, Value, as_user, in_subtransaction, quoted, statement};
+use crate::spi::{Connection, Failure, Rows, Value, as_user, in_subtransaction};
 use crate::vector::VectorBuf;
 
 /// Rows of a batch at most.
@@ -77,14 +77,17 @@ pub fn batch_or_one(home: &Home, id: i32, most: usize) -> Result<Batch, Failure>
 fn batch(home: &Home, id: i32, most: usize) -> Result<Batch, Failure> {
     in_subtransaction(|| {
         let connection = Connection::open();
-        let Some(vectorizer) = Vectorizer::by_id(home, &connection, id) else { return Batch::default() };
-        if !exists(vectorizer.relation) {
-            vectorizer.forget(home, &connection);
+        let Some(found) = Vectorizer::by_id(home, &connection, id) else { return Batch::default() };
+        if !exists(found.relation) {
+            found.forget(home, &connection);
             return Batch::default();
         }
+        // Whoever changes a vectorizer locks out those who write to its table: from here on it stays as it is.
+        let table = Table::open_to_write(found.relation).or_raise();
+        let Some(vectorizer) = Vectorizer::by_id(home, &connection, id) else { return Batch::default() };
         // Within a part of a transaction that is another user's, nothing can be put off.
         connection.run(c"SET CONSTRAINTS ALL IMMEDIATE", &[]);
-        Run::new(home, &connection, &vectorizer).and_then(|run| run.batch(most)).or_raise()
+        Run::new(home, &connection, &vectorizer, table).and_then(|run| run.batch(most)).or_raise()
     })
 }
 
@@ -95,14 +98,6 @@ struct Run<'a> {
     table: Table,
     key: Vec<KeyColumn>,
     statements: Statements,
-}
-
-/// In the database's encoding. `$1`, `$2`, ... of the first ones are lists of the key's columns.
-struct Statements {
-    read: CString,
-    /// The same, locking the rows that nobody else has locked.
-    lock: CString,
-    write: Vec<CString>,
 }
 
 /// A row as it was read.
@@ -126,8 +121,8 @@ impl Run<'_> {
         home: &'a Home,
         connection: &'a Connection,
         vectorizer: &'a Vectorizer,
+        table: Table,
     ) -> Result<Run<'a>, Error> {
-        let table = Table::open(vectorizer.relation)?;
         let key = KeyColumn::all_of(&table)?;
         for source in &vectorizer.sources {
             table.text_column(source)?;
@@ -140,15 +135,10 @@ impl Run<'_> {
             }
             .into());
         }
-        let column = match &vectorizer.place {
-            Place::Column(target) => table.vector_column(target, home.function)?,
-            Place::Chunks { table: chunks, .. } => {
-                Table::open(*chunks)?.vector_column(c"embedding", home.function)?
-            }
-        };
-        let name = match &vectorizer.place {
-            Place::Column(target) => target,
-            Place::Chunks { .. } => c"embedding",
+        let name = vectorizer.place.column();
+        let column = match vectorizer.place.table() {
+            None => table.vector_column(name, home.function)?,
+            Some(other) => Table::open(other)?.vector_column(name, home.function)?,
         };
         column.check_dimensions(name, &vectorizer.model, dimensions)?;
         let statements = Statements::new(&table, &key, vectorizer)?;
@@ -289,7 +279,7 @@ impl Run<'_> {
         for read in reads {
             let parts = match (&read.text, &self.vectorizer.place) {
                 (Err(failure), _) => Err(failure.clone()),
-                (Ok(text), Place::Column(_)) => Ok(vec![Part::whole(text)]),
+                (Ok(text), Place::Column(_) | Place::Beside(_)) => Ok(vec![Part::whole(text)]),
                 (Ok(text), Place::Chunks { options, .. }) => {
                     match models::chunk(Some(model), text, options) {
                         Ok(chunks) => Ok(parts(text, &chunks)),
@@ -338,12 +328,12 @@ impl Run<'_> {
         let _writing = Writing::begin();
         match self.vectorizer.place {
             Place::Column(_) => self.write_column(connection, products),
-            Place::Chunks { .. } => self.write_chunks(connection, keys, products),
+            Place::Chunks { .. } | Place::Beside(_) => self.write_elsewhere(connection, keys, products),
         }
     }
 
     fn write_column(&self, connection: &Connection, products: &[&Product]) -> Result<(), Error> {
-        let [set, clear] = self.statements.write.as_slice() else { return Ok(()) };
+        let [set, clear] = &self.statements.write;
         let (blank, full): (Vec<&Product>, Vec<&Product>) =
             products.iter().copied().partition(|product| product.parts.is_empty());
         let addresses = |products: &[&Product]| {
@@ -366,13 +356,13 @@ impl Run<'_> {
         Ok(())
     }
 
-    fn write_chunks(
+    fn write_elsewhere(
         &self,
         connection: &Connection,
         keys: &[Key],
         products: &[&Product],
     ) -> Result<(), Error> {
-        let [delete, insert] = self.statements.write.as_slice() else { return Ok(()) };
+        let [delete, insert] = &self.statements.write;
         let written: Vec<Key> = products.iter().map(|product| keys[product.key].clone()).collect();
         connection.run(delete, &self.key_lists(&written));
         let parts =
@@ -381,16 +371,18 @@ impl Run<'_> {
         if owners.is_empty() {
             return Ok(());
         }
-        let mut contents: Vec<_> =
-            parts().map(|(_, (part, _))| TextBuf::new(&part.content).datum()).collect();
         let mut arguments = self.key_lists(&owners);
-        arguments.extend([
-            Value::ints(parts().map(|(_, (part, _))| part.ordinal)),
-            Value::array(pg_sys::TEXTOID, &mut contents),
-            Value::ints(parts().map(|(_, (part, _))| part.start)),
-            Value::ints(parts().map(|(_, (part, _))| part.end)),
-            self.vectors(parts().map(|(_, (_, vector))| vector))?,
-        ]);
+        if let Place::Chunks { .. } = self.vectorizer.place {
+            let mut contents: Vec<_> =
+                parts().map(|(_, (part, _))| TextBuf::new(&part.content).datum()).collect();
+            arguments.extend([
+                Value::ints(parts().map(|(_, (part, _))| part.ordinal)),
+                Value::array(pg_sys::TEXTOID, &mut contents),
+                Value::ints(parts().map(|(_, (part, _))| part.start)),
+                Value::ints(parts().map(|(_, (part, _))| part.end)),
+            ]);
+        }
+        arguments.push(self.vectors(parts().map(|(_, (_, vector))| vector))?);
         connection.run(insert, &arguments);
         Ok(())
     }
@@ -441,10 +433,10 @@ pub fn note_failure(home: &Home, id: i32, failure: &Failure) {
 }
 
 /// While it lives, vectors are written by a vectorizer.
-struct Writing(());
+pub struct Writing(());
 
 impl Writing {
-    fn begin() -> Writing {
+    pub fn begin() -> Writing {
         WRITING.set(true);
         Writing(())
     }
@@ -458,93 +450,4 @@ impl Drop for Writing {
 
 fn text_at(rows: &Rows, row: usize) -> Result<String, Failure> {
     super::embed::readable(&rows.text(row, 4).unwrap_or_default())
-}
-
-impl Statements {
-    fn new(table: &Table, key: &[KeyColumn], vectorizer: &Vectorizer) -> Result<Statements, Error> {
-        let comma = b", ".as_slice();
-        let numbered = |from: usize, count: usize| {
-            let lists: Vec<String> =
-                (from..from + count).map(|i| format!("pg_catalog.unnest(${i})")).collect();
-            lists.join(", ").into_bytes()
-        };
-        let aliases = |names: &[&str]| names.join(", ").into_bytes();
-        let key_aliases: Vec<String> = (1..=key.len()).map(|i| format!("k{i}")).collect();
-        let key_aliases: Vec<&str> = key_aliases.iter().map(String::as_str).collect();
-        let matches = |alias: &str| {
-            let conditions: Vec<Vec<u8>> = key
-                .iter()
-                .zip(&key_aliases)
-                .map(|(column, value)| column.condition(alias, &format!("k.{value}")))
-                .collect();
-            conditions.join(b" AND ".as_slice())
-        };
-        let sources: Vec<Vec<u8>> =
-            vectorizer.sources.iter().map(|source| [b"t.".as_slice(), &quoted(source)].concat()).collect();
-        let (lists, names, on) = (numbered(1, key.len()), aliases(&key_aliases), matches("t"));
-        let sources = sources.join(comma);
-        let parts = [
-            ("table", table.sql.as_slice()),
-            ("lists", &lists),
-            ("names", &names),
-            ("match", &on),
-            ("sources", &sources),
-        ];
-        const READ: &str = "SELECT k.n, t.tableoid, t.ctid, pg_catalog.concat_ws(E'\\n', {sources})
-            FROM ROWS FROM ({lists}) WITH ORDINALITY AS k ({names}, n) JOIN {table} AS t ON {match}";
-        let write = match &vectorizer.place {
-            Place::Column(target) => Statements::of_column(table, target),
-            Place::Chunks { table: chunks, .. } => {
-                let chunks = Table::open(*chunks)?;
-                let columns: Vec<Vec<u8>> = key.iter().map(|column| quoted(&column.name)).collect();
-                let values: Vec<Vec<u8>> = key
-                    .iter()
-                    .zip(&key_aliases)
-                    .map(|(column, value)| column.cast(&format!("k.{value}")))
-                    .collect();
-                let all = numbered(1, key.len() + 5);
-                let (columns, values, of_chunk) = (columns.join(comma), values.join(comma), matches("c"));
-                let parts = [
-                    ("chunks", chunks.sql.as_slice()),
-                    ("lists", &lists),
-                    ("all", &all),
-                    ("names", &names),
-                    ("columns", &columns),
-                    ("values", &values),
-                    ("match", &of_chunk),
-                ];
-                vec![
-                    statement(
-                        "DELETE FROM {chunks} AS c USING ROWS FROM ({lists}) AS k ({names}) WHERE {match}",
-                        &parts,
-                    ),
-                    statement(
-                        "INSERT INTO {chunks} ({columns}, ordinal, content, start_offset, end_offset, embedding)
-                        SELECT {values}, k.ordinal, k.content, k.start_offset, k.end_offset, k.embedding
-                        FROM ROWS FROM ({all})
-                            AS k ({names}, ordinal, content, start_offset, end_offset, embedding)",
-                        &parts,
-                    ),
-                ]
-            }
-        };
-        Ok(Statements {
-            read: statement(&format!("{READ} ORDER BY k.n"), &parts),
-            lock: statement(&format!("{READ} FOR NO KEY UPDATE OF t SKIP LOCKED"), &parts),
-            write,
-        })
-    }
-
-    fn of_column(table: &Table, target: &CStr) -> Vec<CString> {
-        let quoted_target = quoted(target);
-        let parts = [("table", table.sql.as_slice()), ("target", quoted_target.as_slice())];
-        let clear = statement(
-            "UPDATE {table} AS t SET {target} = NULL
-            FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS v (tableoid, address)
-            WHERE t.ctid OPERATOR(pg_catalog.=) v.address AND t.tableoid OPERATOR(pg_catalog.=) v.tableoid
-                AND t.{target} IS NOT NULL",
-            &parts,
-        );
-        vec![table.statement_to_set(target), clear]
-    }
 }

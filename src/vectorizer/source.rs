@@ -1,12 +1,29 @@
-//! The key of a table's rows: how it is written into the queue, and found again.
+//! The source of vectors: a table with a key, how that is written into the queue, and how rows are found again by it.
 
 use std::ffi::{CStr, CString};
 
 use pgrx::pg_sys;
 
+use super::home::Home;
 use super::table::Table;
 use crate::error::{Error, PipelineError};
-use crate::spi::{operator, quoted};
+use crate::spi::{Connection, operator, quoted};
+
+/// A table with texts, and by what its rows are told from each other.
+pub struct Source<'a> {
+    pub home: &'a Home,
+    pub connection: &'a Connection,
+    pub table: &'a Table,
+    pub key: Vec<KeyColumn>,
+}
+
+impl Source<'_> {
+    /// # Errors
+    /// [`PipelineError::NoPrimaryKey`].
+    pub fn of<'a>(home: &'a Home, connection: &'a Connection, table: &'a Table) -> Result<Source<'a>, Error> {
+        Ok(Source { home, connection, table, key: KeyColumn::all_of(table)? })
+    }
+}
 
 /// One column of a primary key.
 pub struct KeyColumn {

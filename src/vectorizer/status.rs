@@ -34,23 +34,23 @@ fn coverage(home: &Home, id: i32) -> Option<(i64, i64, Option<i64>)> {
     let connection = Connection::open();
     let vectorizer = Vectorizer::by_id(home, &connection, id).filter(|found| exists(found.relation))?;
     let table = Table::open(vectorizer.relation).ok().filter(|table| may_see(table.owner))?;
-    let (chunks, target);
-    let count = match &vectorizer.place {
-        Place::Column(column) if !table.has_column(column) => return None,
-        Place::Column(column) => {
-            target = quoted(column);
+    let target = quoted(vectorizer.place.column());
+    let count = match vectorizer.place {
+        Place::Column(ref column) if !table.has_column(column) => return None,
+        Place::Column(_) => statement(
+            "SELECT pg_catalog.count(*), pg_catalog.count(t.{target}) FROM {table} AS t",
+            &[("table", &table.sql), ("target", &target)],
+        ),
+        Place::Chunks { table: oid, .. } | Place::Beside(oid) => {
+            let vectors = Some(oid).filter(|oid| exists(*oid)).and_then(|oid| Table::open(oid).ok())?;
+            // Chunks are numbered from 1.
+            let first = match vectorizer.place {
+                Place::Chunks { .. } => " WHERE c.ordinal OPERATOR(pg_catalog.=) 1",
+                _ => "",
+            };
             statement(
-                "SELECT pg_catalog.count(*), pg_catalog.count(t.{target}) FROM {table} AS t",
-                &[("table", &table.sql), ("target", &target)],
-            )
-        }
-        // Chunks are numbered from 1.
-        Place::Chunks { table: oid, .. } => {
-            chunks = Some(*oid).filter(|oid| exists(*oid)).and_then(|oid| Table::open(oid).ok())?;
-            statement(
-                "SELECT (SELECT pg_catalog.count(*) FROM {table}), (SELECT pg_catalog.count(*) FROM {chunks} AS c
-                    WHERE c.ordinal OPERATOR(pg_catalog.=) 1)",
-                &[("table", &table.sql), ("chunks", &chunks.sql)],
+                "SELECT (SELECT pg_catalog.count(*) FROM {table}), (SELECT pg_catalog.count(*) FROM {vectors} AS c{first})",
+                &[("table", &table.sql), ("vectors", &vectors.sql), ("first", first.as_bytes())],
             )
         }
     };

@@ -5,9 +5,10 @@ use std::ptr::null_mut;
 
 use pgrx::pg_sys;
 
+use super::home::Home;
 use crate::embed::vector_type;
 use crate::error::{Error, PipelineError, quotable};
-use crate::spi::{quoted, statement};
+use crate::spi::{Connection, quoted, statement};
 
 unsafe extern "C-unwind" {
     /// Of catalog/pg_inherits.h, which pgrx leaves out.
@@ -53,9 +54,18 @@ impl Table {
     /// # Errors
     /// [`PipelineError::NotATable`] for a view, a foreign table and the like; an ERROR for what does not exist.
     pub fn open(oid: pg_sys::Oid) -> Result<Table, Error> {
+        Table::open_with(oid, pg_sys::AccessShareLock)
+    }
+
+    /// Likewise, with the lock of those who write to it.
+    pub fn open_to_write(oid: pg_sys::Oid) -> Result<Table, Error> {
+        Table::open_with(oid, pg_sys::RowExclusiveLock)
+    }
+
+    fn open_with(oid: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
         // SAFETY: opens a relation; the lock stays until the transaction ends. Its name and schema are C strings.
         unsafe {
-            let relation = pg_sys::relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE);
+            let relation = pg_sys::relation_open(oid, lock as pg_sys::LOCKMODE);
             let form = &*(*relation).rd_rel;
             let is_table =
                 [pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&(form.relkind as u8));
@@ -70,6 +80,11 @@ impl Table {
             pg_sys::relation_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
             if is_table { Ok(table) } else { Err(PipelineError::NotATable { name: table.name() }.into()) }
         }
+    }
+
+    /// Waits until nobody writes to it, and lets nobody until the transaction ends; its partitions neither.
+    pub fn lock_against_writers(&self, home: &Home, connection: &Connection) {
+        home.ddl(connection, self, "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE", &[]);
     }
 
     /// Calls `read` with the table open.

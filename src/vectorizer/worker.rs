@@ -14,7 +14,7 @@ use pgrx::{PgLogLevel, PgTryBuilder, check_for_interrupts, pg_guard, pg_sys};
 use super::home::Home;
 use super::locks::{Held, Tag};
 use super::run::{self, Batch};
-use super::{catalog, index, pace::Pace, wake};
+use super::{catalog, index, pace::Pace, swap, wake};
 use crate::error::tell;
 use crate::guc;
 use crate::spi::Failure;
@@ -402,6 +402,7 @@ impl Worker {
                 break;
             }
         }
+        transaction(|| swap::if_done(&self.home, id))??;
         if all.keys > 0 {
             // What keeps it from that is in the log.
             let _ = transaction(|| index::keep_in_shape(&self.home, id));

@@ -1,0 +1,52 @@
+//! `vectorizer_embed`: the vector of a search text by the model whose vectors a vectorizer has.
+
+use std::cell::RefCell;
+use std::ffi::CString;
+
+use embedder::Kind;
+use pgrx::{pg_extern, pg_sys};
+
+use super::catalog::Vectorizer;
+use super::home::Home;
+use crate::embed::models;
+use crate::embed::text::{self, Text};
+use crate::error::{Error, OrRaise};
+use crate::spi::Connection;
+use crate::vector::VectorBuf;
+
+/// As the statement sees the vectorizer, so that it compares with the vectors that it sees.
+#[pg_extern(sql = false)]
+fn vectorizer_embed(name: Text<'_>, input: Text<'_>, fcinfo: pg_sys::FunctionCallInfo) -> Option<VectorBuf> {
+    // SAFETY: Postgres passes a valid call.
+    let home = unsafe { Home::of_call(fcinfo) };
+    let model = model(&home, &text::server(&name)).or_raise();
+    let take = |vector: Option<&[f32]>| vector.map(VectorBuf::from_slice);
+    models::embed(Some(&model), Kind::Query, &input, take).or_raise().transpose().or_raise()
+}
+
+/// What tells snapshots apart: of the transactions that are running, the oldest, the one after the newest, and how many; the command.
+type Moment = (u32, u32, u32, u32);
+
+thread_local! {
+    /// Of the last look: the name, when, and the model. A statement without an index calls for each row.
+    static LAST: RefCell<Option<(CString, Moment, String)>> = const { RefCell::new(None) };
+}
+
+/// The model of a vectorizer.
+fn model(home: &Home, name: &CString) -> Result<String, Error> {
+    // SAFETY: a function runs under a snapshot.
+    let moment = unsafe {
+        let snapshot = &*pg_sys::GetActiveSnapshot();
+        (snapshot.xmin.into_inner(), snapshot.xmax.into_inner(), snapshot.xcnt, snapshot.curcid)
+    };
+    let known = LAST.with_borrow(|last| match last {
+        Some((of, then, model)) if of == name && *then == moment => Some(model.clone()),
+        _ => None,
+    });
+    if let Some(model) = known {
+        return Ok(model);
+    }
+    let found = Vectorizer::seen_by_name(home, &Connection::open(), name)?.model;
+    LAST.set(Some((name.clone(), moment, found.clone())));
+    Ok(found)
+}
