@@ -89,7 +89,8 @@ impl Change<'_> {
                 FROM {home}.vectorizer AS w WHERE w.id = $1) AS n
             WHERE v.id = $1 AND (v.sources, v.chunk) IS DISTINCT FROM (n.sources, n.chunk)";
         let id = self.vectorizer.id;
-        let arguments = [Value::int(id), Value::optional_texts(self.sources.as_deref()), Value::jsonb(self.chunk)];
+        let arguments =
+            [Value::int(id), Value::optional_texts(self.sources.as_deref()), Value::jsonb(self.chunk)];
         if home.run(connection, update, &arguments).processed() == 0 {
             return Ok(());
         }
@@ -101,14 +102,12 @@ impl Change<'_> {
 
     /// Makes the vectorizer that is to take the place of this one, and where its vectors are until then.
     fn begin_next(&self, model: &str) -> Result<(), Error> {
-        let Source { home, connection, table, .. } = self.source;
+        let Source { home, connection, .. } = self.source;
         let dimensions = models::dimensions(model)?;
         self.check_views(dimensions)?;
         let name = self.name_of_next();
-        match self.vectorizer.place {
-            Place::Chunks { .. } => self.source.make_chunks(name.to_bytes(), dimensions)?,
-            Place::Column(_) | Place::Beside(_) => self.source.make_beside(name.to_bytes(), dimensions),
-        }
+        let of_chunks = matches!(self.vectorizer.place, Place::Chunks { .. });
+        self.source.make_next(name.to_bytes(), dimensions, of_chunks);
         let insert = "INSERT INTO {home}.vectorizer
                 (name, relation, sources, destination, chunk, model, model_hash, index, paused, replaces)
             SELECT v.name || ' (next)', v.relation, coalesce($2, v.sources), $4::regclass, coalesce($3, v.chunk), $5, $6,
@@ -126,7 +125,6 @@ impl Change<'_> {
         let id = id.value() as i32;
         check_sizes(home, connection, id)?;
         let sources = self.sources.as_ref().unwrap_or(&self.vectorizer.sources);
-        debug_assert_eq!(table.oid, self.vectorizer.relation);
         self.source.queue_rows(id, &has_text(sources));
         Ok(())
     }
@@ -157,7 +155,8 @@ impl Change<'_> {
         let Some(now) = now.filter(|&now| now != dimensions) else { return Ok(()) };
         // That of a table of chunks is made anew.
         let own = self.vectorizer.place.table().and_then(|_| chunks::view_of(home, connection, vectors));
-        let find = "SELECT r.ev_class::regclass::text FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
+        let find =
+            "SELECT r.ev_class::regclass::text FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
                 AND r.ev_class IS DISTINCT FROM $3::regclass
                 AND (d.refobjid = $3::regclass

@@ -124,12 +124,13 @@ impl Vectorizer {
         Vectorizer::read(home, connection, "v.replaces = $1", Value::int(self.id))
     }
 
-    /// Whether all is done: nothing waits to be looked at, or to be tried again.
-    pub fn is_done(&self, home: &Home, connection: &Connection) -> bool {
-        let waiting = "SELECT FROM {home}.vectorizer_log AS l WHERE l.vectorizer = $1
+    /// Whether no more than so many rows wait to be looked at, and none to be tried again.
+    pub fn has_at_most(&self, rows: i32, home: &Home, connection: &Connection) -> bool {
+        let more = "SELECT FROM {home}.vectorizer_log AS l WHERE l.vectorizer = $1
+            HAVING sum(cardinality(l.keys) / l.key_columns) > $2
             UNION ALL
             SELECT FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = $1 AND e.not_before < 'infinity' LIMIT 1";
-        home.run(connection, waiting, &[Value::int(self.id)]).is_empty()
+        home.run(connection, more, &[Value::int(self.id), Value::int(rows)]).is_empty()
     }
 
     /// Takes it out of the extension's tables.

@@ -16,8 +16,16 @@ use crate::spi::{Connection, Value, joined, quoted};
 /// What a table of chunks has beside the key of the source.
 pub const CHUNK_COLUMNS: [&CStr; 5] = [c"ordinal", c"content", c"start_offset", c"end_offset", EMBEDDING];
 
+// What tables have beside the key's columns.
+const CHUNKS: &str = "ordinal pg_catalog.int4 NOT NULL, content pg_catalog.text NOT NULL,
+    start_offset pg_catalog.int4 NOT NULL, end_offset pg_catalog.int4 NOT NULL, embedding {vector} NOT NULL,
+    PRIMARY KEY ({columns}, ordinal)";
+const VECTORS: &str = "embedding {vector} NOT NULL, PRIMARY KEY ({columns})";
+const OF_SOURCE: &str =
+    "FOREIGN KEY ({columns}) REFERENCES {table} ({columns}) ON DELETE CASCADE ON UPDATE CASCADE";
+
 impl Source<'_> {
-    /// Makes a table of chunks. `name`: quoted, with its schema.
+    /// Makes a table of chunks, whose rows go with those of the source. `name`: quoted, with its schema.
     ///
     /// # Errors
     /// [`PipelineError::ReservedColumn`].
@@ -27,30 +35,20 @@ impl Source<'_> {
                 return Err(PipelineError::ReservedColumn { column: quotable(&column.name) }.into());
             }
         }
-        self.make(
-            name,
-            dimensions,
-            "CREATE TABLE {name} ({definitions},
-                ordinal pg_catalog.int4 NOT NULL, content pg_catalog.text NOT NULL,
-                start_offset pg_catalog.int4 NOT NULL, end_offset pg_catalog.int4 NOT NULL, embedding {vector} NOT NULL,
-                PRIMARY KEY ({columns}, ordinal),
-                FOREIGN KEY ({columns}) REFERENCES {table} ({columns}) ON DELETE CASCADE ON UPDATE CASCADE)",
-        );
+        self.make(name, dimensions, &[CHUNKS, OF_SOURCE].join(", "));
         Ok(())
     }
 
-    /// Makes a table of a vector for each row. Without a foreign key, which would keep the source from being truncated.
-    pub fn make_beside(&self, name: &[u8], dimensions: usize) {
-        self.make(
-            name,
-            dimensions,
-            "CREATE TABLE {name} ({definitions}, embedding {vector} NOT NULL, PRIMARY KEY ({columns}))",
-        );
+    /// Makes a table of chunks or of a vector for each row, for as long as a model is being changed. It knows nothing of the source: a
+    /// foreign key would keep that from being truncated, and those who read it from reading when the table is dropped.
+    pub fn make_next(&self, name: &[u8], dimensions: usize, of_chunks: bool) {
+        self.make(name, dimensions, if of_chunks { CHUNKS } else { VECTORS });
     }
 
-    fn make(&self, name: &[u8], dimensions: usize, create: &str) {
+    fn make(&self, name: &[u8], dimensions: usize, more: &str) {
         let definitions = joined(", ", &self.key, |column| {
-            [&quoted(&column.name), b" ".as_slice(), &column.type_sql, &column.collation(), b" NOT NULL"].concat()
+            [&quoted(&column.name), b" ".as_slice(), &column.type_sql, &column.collation(), b" NOT NULL"]
+                .concat()
         });
         let columns = joined(", ", &self.key, |column| quoted(&column.name));
         let vector = vector_type(self.home, dimensions);
@@ -60,7 +58,8 @@ impl Source<'_> {
             ("columns", &columns),
             ("vector", &vector),
         ];
-        self.home.ddl(self.connection, self.table, create, &parts);
+        let create = format!("CREATE TABLE {{name}} ({{definitions}}, {more})");
+        self.home.ddl(self.connection, self.table, &create, &parts);
     }
 
     /// Makes the view of the rows with their chunks.
@@ -103,7 +102,8 @@ pub fn vector_type(home: &Home, dimensions: usize) -> Vec<u8> {
 
 /// The view that was made for a table of chunks, if it is there and belongs to the same role: its name as SQL has it.
 pub fn view_of(home: &Home, connection: &Connection, chunks: &Table) -> Option<CString> {
-    let find = "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c, pg_namespace AS n, pg_class AS d
+    let find =
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class AS c, pg_namespace AS n, pg_class AS d
         WHERE d.oid = $1 AND c.relname = left(d.relname, 58) || '_view' AND c.relkind = 'v'
             AND c.relnamespace = d.relnamespace AND n.oid = c.relnamespace AND c.relowner = d.relowner";
     let rows = home.run(connection, find, &[Value::oid(chunks.oid)]);
@@ -114,7 +114,11 @@ pub fn view_of(home: &Home, connection: &Connection, chunks: &Table) -> Option<C
 ///
 /// # Errors
 /// [`PipelineError::ChunkOption`]
-pub fn check_options(home: &Home, connection: &Connection, chunk: Option<pg_sys::Datum>) -> Result<(), Error> {
+pub fn check_options(
+    home: &Home,
+    connection: &Connection,
+    chunk: Option<pg_sys::Datum>,
+) -> Result<(), Error> {
     let wrong = "SELECT o.key, o.value FROM jsonb_each_text($1) AS o
         WHERE o.key NOT IN ('max_tokens', 'overlap', 'format')
             OR o.key = 'format' AND o.value <> ALL ($2)

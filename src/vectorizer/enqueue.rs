@@ -109,7 +109,11 @@ impl Trigger<'_> {
             return Ok(());
         }
         under(&WRITING, || {
-            if trigger_fired_for_row(event) { self.of_row(event) } else { self.of_statement(event)? }
+            if trigger_fired_for_row(event) {
+                self.of_row(event)
+            } else {
+                self.of_statement(event)?
+            }
             self.enqueue();
             Ok(())
         })
@@ -162,11 +166,7 @@ impl Trigger<'_> {
     ///
     /// # Safety
     /// Slots with rows of the relation. `old`: before an UPDATE.
-    unsafe fn look_at(
-        &mut self,
-        old: Option<*mut pg_sys::TupleTableSlot>,
-        new: *mut pg_sys::TupleTableSlot,
-    ) {
+    unsafe fn look_at(&mut self, old: Option<*mut pg_sys::TupleTableSlot>, new: *mut pg_sys::TupleTableSlot) {
         let watched = self.watched.clone();
         for (watch, keys) in watched.vectorizers.iter().zip(&mut self.keys) {
             // SAFETY: the caller's promise; a column of a primary key is not NULL, and its output function returns a C string.

@@ -12,8 +12,7 @@ impl Source<'_> {
     pub fn queue_rows(&self, id: i32, condition: &[u8]) {
         let owner = self.table.owner;
         let columns = joined(", ", &self.key, |column| [b"t.".as_slice(), &quoted(&column.name)].concat());
-        let parts =
-            [("table", self.table.sql.as_slice()), ("columns", &columns), ("condition", condition)];
+        let parts = [("table", self.table.sql.as_slice()), ("columns", &columns), ("condition", condition)];
         let list = statement("SELECT {columns} FROM {table} AS t WHERE {condition}", &parts);
         // Also what others have committed while this one waited for the lock.
         let cursor = at_latest_snapshot(|| as_user(owner, || self.connection.cursor_to_look(&list, &[])));
@@ -24,7 +23,8 @@ impl Source<'_> {
                 break;
             }
             let keys: Vec<CString> = under(&WRITING, || {
-                let all = (0..rows.len()).flat_map(|row| (1..=self.key.len()).map(move |column| (row, column)));
+                let all =
+                    (0..rows.len()).flat_map(|row| (1..=self.key.len()).map(move |column| (row, column)));
                 all.filter_map(|(row, column)| rows.text(row, column)).collect()
             });
             let insert =

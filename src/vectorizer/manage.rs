@@ -28,8 +28,8 @@ pub unsafe fn named(
     let name = unsafe { pg_getarg_datum(fcinfo, 0).map(|name| owned(name)) };
     let name = name.ok_or(PipelineError::NullArgument { name: "name" })?;
     let vectorizer = Vectorizer::by_name(home, connection, &name)?;
-    if run::exists(vectorizer.relation) {
-        Table::open(vectorizer.relation)?.check_owner();
+    if let Some(table) = Table::if_exists(vectorizer.relation) {
+        table.check_owner();
     }
     Ok(vectorizer)
 }
@@ -54,12 +54,12 @@ unsafe fn set_paused(fcinfo: pg_sys::FunctionCallInfo, paused: bool) -> Result<(
         let home = Home::of_call(fcinfo);
         let connection = Connection::open();
         let vectorizer = named(fcinfo, &home, &connection)?;
-        if run::exists(vectorizer.relation) {
+        if let Some(table) = Table::if_exists(vectorizer.relation) {
             if !paused {
                 // A writer that takes it for paused would not wake anybody.
-                Table::open(vectorizer.relation)?.lock_against_writers(&home, &connection);
+                table.lock_against_writers(&home, &connection);
             }
-            watch::changed(vectorizer.relation);
+            watch::changed(table.oid);
         }
         let update = "UPDATE {home}.vectorizer AS v SET paused = $2 WHERE v.id = $1 OR v.replaces = $1";
         home.run(&connection, update, &[Value::int(vectorizer.id), Value::boolean(paused)]);
@@ -76,7 +76,8 @@ fn vectorizer_retry(fcinfo: pg_sys::FunctionCallInfo) -> i64 {
         let home = Home::of_call(fcinfo);
         let connection = Connection::open();
         let vectorizer = named(fcinfo, &home, &connection).or_raise();
-        let well = "UPDATE {home}.vectorizer AS v SET not_before = '-infinity' WHERE v.id = $1 OR v.replaces = $1";
+        let well =
+            "UPDATE {home}.vectorizer AS v SET not_before = '-infinity' WHERE v.id = $1 OR v.replaces = $1";
         home.run(&connection, well, &[Value::int(vectorizer.id)]);
         let retry = "UPDATE {home}.vectorizer_failure AS e SET attempts = 0, not_before = '-infinity'
             WHERE e.vectorizer IN (SELECT v.id FROM {home}.vectorizer AS v WHERE v.id = $1 OR v.replaces = $1)";
@@ -105,8 +106,7 @@ fn drop_it(
     vectorizer: &Vectorizer,
     with_destination: bool,
 ) -> Result<(), Error> {
-    if run::exists(vectorizer.relation) {
-        let table = Table::open(vectorizer.relation)?;
+    if let Some(table) = Table::if_exists(vectorizer.relation) {
         if vectorizer.replaces.is_some() {
             // It has no triggers of its own. Who writes now may queue something for it.
             table.lock_against_writers(home, connection);
@@ -118,9 +118,8 @@ fn drop_it(
     if let Some(next) = vectorizer.next(home, connection) {
         drop_it(home, connection, &next, true)?;
     }
-    let vectors = vectorizer.place.table().filter(|&oid| run::exists(oid));
-    if let Some(oid) = vectors.filter(|_| with_destination || vectorizer.replaces.is_some()) {
-        let vectors = Table::open(oid)?;
+    let vectors = vectorizer.place.table().filter(|_| with_destination || vectorizer.replaces.is_some());
+    if let Some(vectors) = vectors.and_then(Table::if_exists) {
         vectors.check_owner();
         // With the view; what else depends on the table keeps it from being dropped.
         if let Some(view) = chunks::view_of(home, connection, &vectors) {
@@ -179,8 +178,10 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
                 break;
             }
         }
-        or_note(&home, &connection, id, swap::if_done(&home, id))?;
-        connection.commit();
+        if left > 0 {
+            or_note(&home, &connection, id, swap::if_done(&home, id))?;
+            connection.commit();
+        }
         index::keep_in_shape(&home, id);
         connection.commit();
     }

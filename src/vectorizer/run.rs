@@ -78,12 +78,11 @@ fn batch(home: &Home, id: i32, most: usize) -> Result<Batch, Failure> {
     in_subtransaction(|| {
         let connection = Connection::open();
         let Some(found) = Vectorizer::by_id(home, &connection, id) else { return Batch::default() };
-        if !exists(found.relation) {
+        // Whoever changes a vectorizer locks out those who write to its table: from here on it stays as it is.
+        let Some(table) = Table::to_write_if_exists(found.relation) else {
             found.forget(home, &connection);
             return Batch::default();
-        }
-        // Whoever changes a vectorizer locks out those who write to its table: from here on it stays as it is.
-        let table = Table::open_to_write(found.relation).or_raise();
+        };
         let Some(vectorizer) = Vectorizer::by_id(home, &connection, id) else { return Batch::default() };
         // Within a part of a transaction that is another user's, nothing can be put off.
         connection.run(c"SET CONSTRAINTS ALL IMMEDIATE", &[]);
@@ -410,14 +409,6 @@ impl Run<'_> {
         self.home.run(self.connection, delete, &[id]);
         self.home.run(self.connection, served, &[id]);
     }
-}
-
-/// Whether a table has not been dropped.
-pub fn exists(table: pg_sys::Oid) -> bool {
-    let cache = pg_sys::SysCacheIdentifier::RELOID as i32;
-    let null = pg_sys::Datum::null();
-    // SAFETY: looks for a row of the catalog.
-    unsafe { pg_sys::SearchSysCacheExists(cache, table.into(), null, null, null) }
 }
 
 /// Notes why none of a vectorizer's rows can be embedded, and lets it rest for a while.

@@ -5,7 +5,6 @@ use pgrx::{name, pg_extern, pg_sys};
 
 use super::catalog::{Place, Vectorizer};
 use super::home::Home;
-use super::run::exists;
 use super::table::Table;
 use crate::embed::models;
 use crate::spi::{Connection, as_user, quoted, statement};
@@ -32,8 +31,8 @@ fn vectorizer_coverage(
 
 fn coverage(home: &Home, id: i32) -> Option<(i64, i64, Option<i64>)> {
     let connection = Connection::open();
-    let vectorizer = Vectorizer::by_id(home, &connection, id).filter(|found| exists(found.relation))?;
-    let table = Table::open(vectorizer.relation).ok().filter(|table| may_see(table.owner))?;
+    let vectorizer = Vectorizer::by_id(home, &connection, id)?;
+    let table = Table::if_exists(vectorizer.relation).filter(|table| may_see(table.owner))?;
     let target = quoted(vectorizer.place.column());
     let count = match vectorizer.place {
         Place::Column(ref column) if !table.has_column(column) => return None,
@@ -42,7 +41,7 @@ fn coverage(home: &Home, id: i32) -> Option<(i64, i64, Option<i64>)> {
             &[("table", &table.sql), ("target", &target)],
         ),
         Place::Chunks { table: oid, .. } | Place::Beside(oid) => {
-            let vectors = Some(oid).filter(|oid| exists(*oid)).and_then(|oid| Table::open(oid).ok())?;
+            let vectors = Table::if_exists(oid)?;
             // Chunks are numbered from 1.
             let first = match vectorizer.place {
                 Place::Chunks { .. } => " WHERE c.ordinal OPERATOR(pg_catalog.=) 1",

@@ -54,25 +54,40 @@ impl Table {
     /// # Errors
     /// [`PipelineError::NotATable`] for a view, a foreign table and the like; an ERROR for what does not exist.
     pub fn open(oid: pg_sys::Oid) -> Result<Table, Error> {
-        Table::open_with(oid, pg_sys::AccessShareLock)
+        // SAFETY: opens a relation; the lock stays until the transaction ends.
+        unsafe { Table::of(pg_sys::relation_open(oid, pg_sys::AccessShareLock as pg_sys::LOCKMODE)) }
+    }
+
+    /// `None`: it has been dropped, or is no table.
+    pub fn if_exists(oid: pg_sys::Oid) -> Option<Table> {
+        Table::if_exists_with(oid, pg_sys::AccessShareLock)
     }
 
     /// Likewise, with the lock of those who write to it.
-    pub fn open_to_write(oid: pg_sys::Oid) -> Result<Table, Error> {
-        Table::open_with(oid, pg_sys::RowExclusiveLock)
+    pub fn to_write_if_exists(oid: pg_sys::Oid) -> Option<Table> {
+        Table::if_exists_with(oid, pg_sys::RowExclusiveLock)
     }
 
-    fn open_with(oid: pg_sys::Oid, lock: u32) -> Result<Table, Error> {
-        // SAFETY: opens a relation; the lock stays until the transaction ends. Its name and schema are C strings.
+    fn if_exists_with(oid: pg_sys::Oid, lock: u32) -> Option<Table> {
+        // SAFETY: opens a relation; the lock stays until the transaction ends.
         unsafe {
-            let relation = pg_sys::relation_open(oid, lock as pg_sys::LOCKMODE);
+            let relation = pg_sys::try_relation_open(oid, lock as pg_sys::LOCKMODE);
+            if relation.is_null() { None } else { Table::of(relation).ok() }
+        }
+    }
+
+    /// # Safety
+    /// An open relation, which is closed.
+    unsafe fn of(relation: pg_sys::Relation) -> Result<Table, Error> {
+        // SAFETY: the caller's promise. Its name and schema are C strings.
+        unsafe {
             let form = &*(*relation).rd_rel;
             let is_table =
                 [pg_sys::RELKIND_RELATION, pg_sys::RELKIND_PARTITIONED_TABLE].contains(&(form.relkind as u8));
             let schema = CStr::from_ptr(pg_sys::get_namespace_name(form.relnamespace));
             let name = CStr::from_ptr(form.relname.data.as_ptr());
             let table = Table {
-                oid,
+                oid: (*relation).rd_id,
                 sql: [quoted(schema), quoted(name)].join(&b'.'),
                 name: name.to_owned(),
                 owner: form.relowner,
@@ -85,6 +100,21 @@ impl Table {
     /// Waits until nobody writes to it, and lets nobody until the transaction ends; its partitions neither.
     pub fn lock_against_writers(&self, home: &Home, connection: &Connection) {
         home.ddl(connection, self, "LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE", &[]);
+    }
+
+    /// Lets nobody even read it until the transaction ends.
+    pub fn lock_against_all(&self, home: &Home, connection: &Connection) {
+        home.ddl(connection, self, "LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", &[]);
+    }
+
+    /// Waits until nobody reads it, and lets everybody go on.
+    pub fn wait_for_readers(&self) {
+        let lock = pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: a table that exists.
+        unsafe {
+            pg_sys::LockRelationOid(self.oid, lock);
+            pg_sys::UnlockRelationOid(self.oid, lock);
+        }
     }
 
     /// Calls `read` with the table open.

@@ -12,7 +12,8 @@ pub fn make(home: &Home, connection: &Connection, table: &Table, id: i32, always
     if always || !table.is_plain() {
         triggers.push(("write", "AFTER INSERT OR UPDATE ON {table} FOR EACH ROW"));
     } else {
-        triggers.push(("insert", "AFTER INSERT ON {table} REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"));
+        triggers
+            .push(("insert", "AFTER INSERT ON {table} REFERENCING NEW TABLE AS new_rows FOR EACH STATEMENT"));
         triggers.push((
             "update",
             "AFTER UPDATE ON {table} REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows FOR EACH STATEMENT",

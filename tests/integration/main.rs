@@ -39,5 +39,6 @@ mod stats;
 mod trigger;
 mod upgrade;
 mod vectorizer;
+mod vectorizer_alter;
 mod vectorizer_crash;
 mod weights;

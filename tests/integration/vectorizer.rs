@@ -23,7 +23,7 @@ const WRONG_CHUNKS: &str = "WITH should AS (
         (TABLE should EXCEPT TABLE docs_chunks) UNION ALL (TABLE docs_chunks EXCEPT TABLE should)) AS wrong";
 
 /// A cluster where vectorizers run only by hand.
-fn without_workers() -> (Cluster, Client) {
+pub fn without_workers() -> (Cluster, Client) {
     let cluster = Cluster::with_settings(&["pg_embed.max_workers = 0"]);
     let client = cluster.client();
     (cluster, client)
@@ -39,7 +39,7 @@ pub fn wait_for(client: &mut Client) {
     wait_until("the queue is empty", || pending(client) == "0");
 }
 
-fn run(client: &mut Client) {
+pub fn run(client: &mut Client) {
     client.batch_execute("CALL vectorizer_run()").unwrap();
 }
 
