@@ -145,7 +145,7 @@ pub enum PipelineError {
     },
     /// A change of a vectorizer's model is on its way.
     ModelChanges {
-        name: String,
+        next: String,
     },
     /// A view keeps a column from getting other dimensions.
     UsedByView {
@@ -578,14 +578,11 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
         )
         .set_detail("Its files have changed. Vectors of two models cannot be compared.")
         .set_hint("vectorizer_alter with this model, or another one, embeds all rows again."),
-        E::ModelChanges { name } => report(
+        E::ModelChanges { next } => report(
             Code::ERRCODE_OBJECT_IN_USE,
-            format!("the model of vectorizer \"{name}\" is being changed"),
+            format!("a change of model is on its way: vectorizer \"{next}\""),
         )
-        .set_hint(
-            "Wait until vectorizer_status has no vectorizer of that name with \" (next)\" any more, or drop that one to stay with the \
-             old model.",
-        ),
+        .set_hint("Wait until it is gone from vectorizer_status, or drop it to stay with the old model."),
         E::UsedByView { view, column, now, then } => report(
             Code::ERRCODE_DEPENDENT_OBJECTS_STILL_EXIST,
             format!("column \"{column}\" cannot have {then} dimensions instead of {now}: view {view} depends on it"),

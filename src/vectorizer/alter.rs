@@ -55,8 +55,12 @@ unsafe fn alter(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
     table.lock_against_writers(&home, &connection);
     // It may have been changed before the lock was there.
     let vectorizer = Vectorizer::by_name(&home, &connection, &vectorizer.name)?;
-    if vectorizer.replaces.is_some() || vectorizer.next(&home, &connection).is_some() {
-        return Err(PipelineError::ModelChanges { name: quotable(&vectorizer.name) }.into());
+    let next = match vectorizer.replaces {
+        Some(_) => Some(vectorizer.name.clone()),
+        None => vectorizer.next(&home, &connection).map(|next| next.name),
+    };
+    if let Some(next) = next {
+        return Err(PipelineError::ModelChanges { next: quotable(&next) }.into());
     }
     let change = Change { source: Source::of(&home, &connection, &table)?, vectorizer, sources, chunk };
     match model {

@@ -7,13 +7,14 @@ use std::time::Instant;
 use pgrx::{PgLogLevel, is_a, pg_extern, pg_sys};
 
 use super::embed::{Trouble, Vector, each, isolate, readable};
+use super::fill::has_text;
 use super::home::Home;
 use super::pace::Pace;
 use super::progress::Progress;
 use super::table::{Table, VectorColumn, owned, owned_list};
 use crate::embed::{models, text};
 use crate::error::{Error, OrRaise, PipelineError};
-use crate::spi::{Connection, Cursor, Failure, Rows, Value, in_subtransaction, quoted, statement};
+use crate::spi::{Connection, Cursor, Failure, Rows, Value, in_subtransaction, joined, quoted, statement};
 use crate::vector::VectorBuf;
 
 /// Rows that one batch may have: their locks are held for as long as it takes.
@@ -239,26 +240,24 @@ impl Backfill {
 impl Statements {
     fn new(table: &Table, target: &CStr, sources: &[CString]) -> Statements {
         let quoted_target = quoted(target);
-        let sources: Vec<Vec<u8>> =
-            sources.iter().map(|source| [b"t.".as_slice(), &quoted(source)].concat()).collect();
-        let any = sources.join(b" IS NOT NULL OR ".as_slice());
-        let list = sources.join(b", ".as_slice());
+        let list = joined(", ", sources, |source| [b"t.".as_slice(), &quoted(source)].concat());
+        let has_text = has_text(sources);
         let parts = [
             ("table", table.sql.as_slice()),
             ("target", quoted_target.as_slice()),
-            ("any source", any.as_slice()),
+            ("has text", has_text.as_slice()),
             ("sources", list.as_slice()),
         ];
         Statements {
             list: statement(
                 "SELECT t.tableoid, t.ctid FROM {table} AS t
-                WHERE t.{target} IS NULL AND ({any source} IS NOT NULL)",
+                WHERE t.{target} IS NULL AND {has text}",
                 &parts,
             ),
             read: statement(
                 "SELECT t.tableoid, t.ctid, pg_catalog.concat_ws(E'\\n', {sources}) FROM {table} AS t
                 WHERE t.ctid OPERATOR(pg_catalog.=) ANY ($1) AND t.tableoid OPERATOR(pg_catalog.=) ANY ($2)
-                    AND t.{target} IS NULL AND ({any source} IS NOT NULL)
+                    AND t.{target} IS NULL AND {has text}
                 FOR NO KEY UPDATE SKIP LOCKED",
                 &parts,
             ),

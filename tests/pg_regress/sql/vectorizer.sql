@@ -102,6 +102,35 @@ INSERT INTO taken VALUES (1);
 DROP TRIGGER wrong ON taken;
 SELECT count(*) FROM vectorizer;
 
+-- Other chunks, other sources, another model.
+SELECT vectorizer_alter('docs_chunks', chunk => '{"max_tokens": 20}');
+SELECT vectorizer_alter('docs_embedding', sources => '{title}');
+SELECT vectorizer, count(*) FROM vectorizer_queue GROUP BY 1 ORDER BY 1;
+CALL vectorizer_run();
+SELECT id, embedding = embed(title) AS same FROM docs ORDER BY id;
+SELECT id, ordinal, content FROM docs_chunks ORDER BY id, ordinal;
+SELECT vectorizer_alter('docs_chunks', chunk => '{"max_tokens": 20}', model => 'tiny-bert');
+SELECT vectorizer_alter('docs_chunks', model => 'tiny-pooled');
+\d docs_chunks_next
+SELECT vectorizer_embed('docs_chunks', 'label') = embed('tiny-bert', 'label') AS old;
+SELECT name, destination, model, state, rows, embedded, pending FROM vectorizer_status ORDER BY name;
+SELECT vectorizer_alter('docs_chunks', sources => '{title}');
+CALL vectorizer_run();
+SELECT name, destination, model, state, rows, embedded, pending FROM vectorizer_status ORDER BY name;
+SELECT id, ordinal, embedding <=> embed('tiny-pooled', content) < 1e-6 AS same FROM docs_chunks ORDER BY id, ordinal;
+SELECT vectorizer_alter(NULL, sources => '{title}');
+SELECT vectorizer_alter('no-such-vectorizer', sources => '{title}');
+SELECT vectorizer_alter('docs_chunks', sources => '{}');
+SELECT vectorizer_alter('docs_chunks', sources => '{id}');
+SELECT vectorizer_alter('docs_chunks', chunk => '{"size": 7}');
+SELECT vectorizer_alter('docs_chunks', chunk => '{"max_tokens": 3}');
+SELECT vectorizer_alter('docs_embedding', chunk => '{}');
+\set VERBOSITY terse
+SELECT vectorizer_alter('docs_embedding', model => 'no-such-model');
+\set VERBOSITY default
+SELECT vectorizer_embed('no-such-vectorizer', 'text');
+SELECT vectorizer_embed('docs_chunks', ' ');
+
 SELECT vectorizer_pause('docs_chunks');
 SELECT name, state FROM vectorizer_status ORDER BY name;
 SELECT vectorizer_resume('docs_chunks'), vectorizer_retry('docs_chunks');
