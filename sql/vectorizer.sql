@@ -57,6 +57,7 @@ CREATE TABLE vectorizer (
     index boolean NOT NULL,
     paused boolean NOT NULL DEFAULT false,
     replaces integer,
+    stale_indexes oid[] NOT NULL DEFAULT '{}',
     created_at timestamptz NOT NULL DEFAULT clock_timestamp(),
     served_at timestamptz NOT NULL DEFAULT '-infinity',
     failed_at timestamptz,
@@ -68,6 +69,7 @@ CREATE TABLE vectorizer (
 COMMENT ON SEQUENCE vectorizer_id_seq IS 'numbers of vectorizers';
 COMMENT ON TABLE vectorizer IS 'vectorizers: what they embed, where to, and what stands in their way';
 COMMENT ON COLUMN vectorizer.replaces IS 'the vectorizer whose place this one takes when all is embedded by its model';
+COMMENT ON COLUMN vectorizer.stale_indexes IS 'indexes that were trained on the vectors of another model';
 
 -- Keys of rows to look at, as statements have added them: keys has key_columns texts for each of at most 256 rows.
 CREATE TABLE vectorizer_log (

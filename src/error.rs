@@ -143,6 +143,8 @@ pub enum PipelineError {
         name: String,
         model: String,
     },
+    /// A vectorizer, after this transaction began, which therefore does not see it.
+    ChangedSince,
     /// A change of a vectorizer's model is on its way.
     ModelChanges {
         next: String,
@@ -578,6 +580,10 @@ fn pipeline_report(error: PipelineError) -> ErrorReport {
         )
         .set_detail("Its files have changed. Vectors of two models cannot be compared.")
         .set_hint("vectorizer_alter with this model, or another one, embeds all rows again."),
+        E::ChangedSince => report(
+            Code::ERRCODE_T_R_SERIALIZATION_FAILURE,
+            "could not serialize access due to concurrent change of a vectorizer",
+        ),
         E::ModelChanges { next } => report(
             Code::ERRCODE_OBJECT_IN_USE,
             format!("a change of model is on its way: vectorizer \"{next}\""),

@@ -415,6 +415,11 @@ impl Failure {
         CString::new(characters).unwrap_or_default()
     }
 
+    /// Whether somebody else held a lock for too long.
+    pub fn is_about_a_lock(&self) -> bool {
+        self.sqlstate == PgSqlErrorCode::ERRCODE_LOCK_NOT_AVAILABLE as i32
+    }
+
     /// Its message, as the database may hold it.
     pub fn text(&self) -> CString {
         CString::new(presentable(self.message.replace('\0', ""))).unwrap_or_default()

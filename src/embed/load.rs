@@ -50,6 +50,8 @@ struct Unfinished {
 pub struct Models {
     loaded: Vec<Loaded>,
     unfinished: Option<Unfinished>,
+    /// Models that the postmaster has loaded from files that are others now. To destroy them would copy their pages to this process.
+    retired: Vec<Loaded>,
     /// Models loaded so far.
     loads: u32,
 }
@@ -68,6 +70,15 @@ impl Models {
             }
         };
         Ok(&mut self.loaded[at])
+    }
+
+    /// Lets a model be loaded anew, from the files that it has now.
+    pub fn retire(&mut self, name: &str) {
+        let model_path = guc::model_path();
+        let (old, others) =
+            self.loaded.drain(..).partition(|loaded: &Loaded| loaded.wanted.is_model(name, &model_path));
+        self.loaded = others;
+        self.retired.extend(Vec::into_iter(old).filter(|old| old.process != std::process::id()));
     }
 
     /// Loads a model, as the last one.

@@ -1,9 +1,7 @@
 //! Embeds with the models of this session, with a cache of recent results.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 use std::mem::ManuallyDrop;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -149,18 +147,25 @@ pub fn dimensions(model: &str) -> Result<usize, Error> {
     })
 }
 
-/// What tells a model from another one of the same name: the content of its files, as they were when this process first asked.
+/// What tells a model from another one of the same name: the content of its files as they are now. Reads them: 20 ms for 91 MB.
 pub fn content_hash(model: &str) -> Result<String, Error> {
-    thread_local! {
-        static KNOWN: RefCell<HashMap<PathBuf, String>> = RefCell::default();
-    }
-    let folder = catalog::locate(&guc::model_path(), model)?;
-    if let Some(hash) = KNOWN.with_borrow(|known| known.get(&folder).cloned()) {
-        return Ok(hash);
-    }
-    let hash = ModelSpec::read(&folder)?.content_hash()?;
-    KNOWN.with_borrow_mut(|known| known.insert(folder, hash.clone()));
-    Ok(hash)
+    Ok(ModelSpec::read(&catalog::locate(&guc::model_path(), model)?)?.content_hash()?)
+}
+
+/// Opens the model with this content, and says whether it is there: other files may have been put in the place of those that this
+/// process has loaded, or of those that the caller knows.
+pub fn open_version(model: &str, content_hash: &str) -> Result<bool, Error> {
+    SESSION.with(|session| {
+        let models = &mut session.borrow_mut().models;
+        if models.open(Some(model), INTERRUPTS)?.model.content_hash() == content_hash {
+            return Ok(true);
+        }
+        if self::content_hash(model)? != content_hash {
+            return Ok(false);
+        }
+        models.retire(model);
+        Ok(models.open(Some(model), INTERRUPTS)?.model.content_hash() == content_hash)
+    })
 }
 
 /// The chunks of `text`.

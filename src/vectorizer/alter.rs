@@ -41,7 +41,8 @@ unsafe fn alter(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
     let connection = Connection::open();
     // SAFETY: as above.
     let vectorizer = unsafe { named(fcinfo, &home, &connection)? };
-    let table = Table::open(vectorizer.relation)?;
+    let gone = || Error::from(PipelineError::NoVectorizer { name: quotable(&vectorizer.name) });
+    let table = Table::if_exists(vectorizer.relation).ok_or_else(gone)?;
     if let Some(sources) = &sources {
         check_sources(&table, sources)?;
     }
@@ -54,7 +55,12 @@ unsafe fn alter(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
     // Who writes now may go by what the vectorizer was.
     table.lock_against_writers(&home, &connection);
     // It may have been changed before the lock was there.
-    let vectorizer = Vectorizer::by_name(&home, &connection, &vectorizer.name)?;
+    let vectorizer = Vectorizer::by_id(&home, &connection, vectorizer.id).ok_or_else(gone)?;
+    // An ERROR if it has changed since this transaction began, at REPEATABLE READ.
+    let lock = "SELECT FROM {home}.vectorizer AS v WHERE v.id = $1 FOR NO KEY UPDATE";
+    if home.run(&connection, lock, &[Value::int(vectorizer.id)]).is_empty() {
+        return Err(PipelineError::ChangedSince.into());
+    }
     let next = match vectorizer.replaces {
         Some(_) => Some(vectorizer.name.clone()),
         None => vectorizer.next(&home, &connection).map(|next| next.name),
@@ -133,16 +139,13 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// The table of the next vectors, with its schema.
+    /// The table of the next vectors, beside those that are there.
     fn name_of_next(&self) -> CString {
         let Source { home, connection, table, .. } = self.source;
-        let name = "SELECT format('%I.%I', n.nspname, left(concat_ws('_', c.relname, $2), 58) || '_next')
-            FROM pg_class AS c, pg_namespace AS n WHERE c.oid = $1 AND n.oid = c.relnamespace";
-        let (table, target) = match &self.vectorizer.place {
-            Place::Column(target) => (table.oid, Some(target.as_c_str())),
-            Place::Chunks { table, .. } | Place::Beside(table) => (*table, None),
-        };
-        let rows = home.run(connection, name, &[Value::oid(table), Value::optional_text(target)]);
+        let name = "SELECT format('%I.%I', n.nspname, format('vectorizer_%s_next', $2)) FROM pg_class AS c, pg_namespace AS n
+            WHERE c.oid = $1 AND n.oid = c.relnamespace";
+        let table = self.vectorizer.place.table().unwrap_or(table.oid);
+        let rows = home.run(connection, name, &[Value::oid(table), Value::int(self.vectorizer.id)]);
         if rows.is_empty() { CString::default() } else { rows.text(0, 1).unwrap_or_default() }
     }
 
@@ -157,12 +160,14 @@ impl Change<'_> {
         let vectors = vectors.as_ref().unwrap_or(table);
         let now = vectors.vector_column(column, home.function)?.dimensions;
         let Some(now) = now.filter(|&now| now != dimensions) else { return Ok(()) };
-        // That of a table of chunks is made anew.
+        // That of a table of chunks is made anew, if it is no more than a view.
         let own = self.vectorizer.place.table().and_then(|_| chunks::view_of(home, connection, vectors));
         let find =
             "SELECT r.ev_class::regclass::text FROM pg_depend AS d JOIN pg_rewrite AS r ON r.oid = d.objid
             WHERE d.classid = 'pg_rewrite'::regclass AND d.refclassid = 'pg_class'::regclass
-                AND r.ev_class IS DISTINCT FROM $3::regclass
+                AND (r.ev_class IS DISTINCT FROM $3::regclass OR EXISTS (
+                    SELECT FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid
+                    WHERE c.oid = $3::regclass AND (c.relhastriggers OR a.attacl IS NOT NULL)))
                 AND (d.refobjid = $3::regclass
                     OR d.refobjid = $1 AND d.refobjsubid =
                         (SELECT a.attnum FROM pg_attribute AS a WHERE a.attrelid = $1 AND a.attname = $2))

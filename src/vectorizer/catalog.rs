@@ -7,10 +7,10 @@ use embedder::chunk::{ChunkOptions, Format};
 use pgrx::pg_sys;
 
 use super::home::Home;
-use super::table::owned_list;
-use crate::embed::text;
+use super::table::{Table, owned_list};
+use crate::embed::{models, text};
 use crate::error::{Error, PipelineError, quotable};
-use crate::spi::{Connection, Rows, Value};
+use crate::spi::{Connection, Rows, Value, at_latest_snapshot};
 
 pub struct Vectorizer {
     pub id: i32,
@@ -23,6 +23,7 @@ pub struct Vectorizer {
     pub model_hash: String,
     /// The vectorizer whose place it takes when all is embedded.
     pub replaces: Option<i32>,
+    pub paused: bool,
 }
 
 /// Where its vectors are.
@@ -59,7 +60,7 @@ pub const EMBEDDING: &CStr = c"embedding";
 const COLUMNS: &str = "SELECT v.id, v.name, v.relation, v.sources, v.target, v.destination,
     (v.chunk ->> 'max_tokens')::int4,
     (v.chunk ->> 'overlap')::int4, v.chunk ->> 'format',
-    v.model, v.model_hash, v.replaces, v.chunk
+    v.model, v.model_hash, v.replaces, v.chunk, v.paused
     FROM {home}.vectorizer AS v WHERE ";
 
 impl Vectorizer {
@@ -82,7 +83,9 @@ impl Vectorizer {
     }
 
     fn read(home: &Home, connection: &Connection, which: &str, argument: Value) -> Option<Vectorizer> {
-        Vectorizer::of(home.run(connection, &[COLUMNS, which].concat(), &[argument]))
+        // As it is now, also at REPEATABLE READ.
+        let sql = [COLUMNS, which].concat();
+        Vectorizer::of(at_latest_snapshot(|| home.look(connection, &sql, &[argument])))
     }
 
     fn of(rows: Rows) -> Option<Vectorizer> {
@@ -116,6 +119,7 @@ impl Vectorizer {
             model: utf8(10)?,
             model_hash: utf8(11)?,
             replaces: number(12),
+            paused: rows.datum(0, 14)?.value() != 0,
         })
     }
 
@@ -124,22 +128,40 @@ impl Vectorizer {
         Vectorizer::read(home, connection, "v.replaces = $1", Value::int(self.id))
     }
 
-    /// Whether no more than so many rows wait to be looked at, and none to be tried again.
+    /// Opens the model that has made its vectors.
+    ///
+    /// # Errors
+    /// [`PipelineError::ModelChanged`]: it has other files now.
+    pub fn open_model(&self) -> Result<(), Error> {
+        if models::open_version(&self.model, &self.model_hash)? {
+            return Ok(());
+        }
+        let (name, model) = (quotable(&self.name), self.model.clone());
+        Err(PipelineError::ModelChanged { name, model }.into())
+    }
+
+    /// Whether no more than so many rows wait to be looked at, and none that has failed once to be tried again.
     pub fn has_at_most(&self, rows: i32, home: &Home, connection: &Connection) -> bool {
         let more = "SELECT FROM {home}.vectorizer_log AS l WHERE l.vectorizer = $1
             HAVING sum(cardinality(l.keys) / l.key_columns) > $2
             UNION ALL
-            SELECT FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = $1 AND e.not_before < 'infinity' LIMIT 1";
+            SELECT FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = $1 AND e.attempts = 1 LIMIT 1";
         home.run(connection, more, &[Value::int(self.id), Value::int(rows)]).is_empty()
     }
 
-    /// Takes it out of the extension's tables.
-    pub fn forget(&self, home: &Home, connection: &Connection) {
+    /// Takes it out of the extension's tables, with the table of vectors that were to replace others. Whether it was there: a
+    /// transaction may not see what others have made since it began.
+    pub fn forget(&self, home: &Home, connection: &Connection) -> bool {
         for table in ["vectorizer_log", "vectorizer_failure", "vectorizer_activity"] {
             let sql = format!("DELETE FROM {{home}}.{table} AS t WHERE t.vectorizer = $1");
             home.run(connection, &sql, &[Value::int(self.id)]);
         }
-        home.run(connection, "DELETE FROM {home}.vectorizer AS v WHERE v.id = $1", &[Value::int(self.id)]);
+        let vectors = self.place.table().filter(|_| self.replaces.is_some()).and_then(Table::if_exists);
+        if let Some(vectors) = vectors {
+            home.ddl(connection, &vectors, "DROP TABLE {table}", &[]);
+        }
+        let delete = "DELETE FROM {home}.vectorizer AS v WHERE v.id = $1";
+        home.run(connection, delete, &[Value::int(self.id)]).processed() > 0
     }
 }
 
@@ -152,6 +174,12 @@ pub fn forget_dropped(home: &Home, connection: &Connection) {
             dropped.forget(home, connection);
         }
     }
+}
+
+/// Lets one rest for two seconds.
+pub fn postpone(home: &Home, id: i32) {
+    let update = "UPDATE {home}.vectorizer AS v SET not_before = clock_timestamp() + interval '2 seconds' WHERE v.id = $1";
+    home.run(&Connection::open(), update, &[Value::int(id)]);
 }
 
 /// What there is to do in a database.
@@ -171,12 +199,13 @@ pub fn due(home: &Home) -> Due {
             SELECT v.id, v.served_at, CASE WHEN c.oid IS NULL OR NOT v.paused AND EXISTS (
                     SELECT FROM {home}.vectorizer_log AS l
                     WHERE l.vectorizer = v.id AND l.not_before <= clock_timestamp()) THEN '-infinity'
-                WHEN NOT v.paused THEN coalesce(least(
+                WHEN NOT v.paused AND v.stale_indexes <> '{}' THEN '-infinity'
+                -- One that can take its place.
+                WHEN NOT v.paused AND v.replaces IS NOT NULL AND NOT EXISTS (
+                    SELECT FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id AND e.attempts = 1) THEN '-infinity'
+                WHEN NOT v.paused THEN least(
                     (SELECT min(l.not_before) FROM {home}.vectorizer_log AS l WHERE l.vectorizer = v.id),
-                    (SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e
-                        WHERE e.vectorizer = v.id AND e.not_before < 'infinity')),
-                    -- One that is done takes its place.
-                    CASE WHEN v.replaces IS NOT NULL THEN '-infinity'::timestamptz END) END AS at,
+                    (SELECT min(e.not_before) FROM {home}.vectorizer_failure AS e WHERE e.vectorizer = v.id)) END AS at,
                 CASE WHEN c.oid IS NULL THEN '-infinity' ELSE v.not_before END AS not_before
             FROM {home}.vectorizer AS v LEFT JOIN pg_class AS c ON c.oid = v.relation) AS v,
             greatest(v.at, v.not_before) AS w (at)

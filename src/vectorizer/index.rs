@@ -1,9 +1,15 @@
-//! The index that a vectorizer has made for its vectors.
+//! Indexes of a vectorizer's vectors: the one that it makes, and those that are there when its model changes.
+
+use std::ffi::CStr;
 
 use pgrx::pg_sys;
 
+use super::catalog;
 use super::home::Home;
-use crate::spi::{Connection, SAFE_PATH, Value, as_user, in_subtransaction, quoted, statement, under};
+use super::table::Table;
+use crate::spi::{
+    Connection, Failure, SAFE_PATH, Value, as_user, in_subtransaction, quoted, statement, under,
+};
 
 /// Makes an index of the vectors in a column, as its table's owner. `table` and `column` are quoted.
 pub fn make(home: &Home, connection: &Connection, table: &[u8], column: &[u8]) {
@@ -32,14 +38,62 @@ pub fn keep_in_shape(home: &Home, id: i32) {
         let (index, table) =
             (pg_sys::Oid::from(index.value() as u32), pg_sys::Oid::from(table.value() as u32));
         let Some((owner, name)) = described(home, &connection, index, table) else { continue };
-        let reindex = statement("REINDEX INDEX {name}", &[("name", &name)]);
-        // If others use the table, another time will do.
-        let _ = in_subtransaction(|| {
-            as_user(owner, || {
-                under(&[SAFE_PATH, (c"lock_timeout", c"100ms")], || connection.run(&reindex, &[]))
-            })
-        });
+        let _ = reindex(&connection, owner, &name);
     }
+}
+
+/// Builds an index anew. If others use the table, another time will do.
+fn reindex(connection: &Connection, owner: pg_sys::Oid, name: &[u8]) -> Result<(), Failure> {
+    let reindex = statement("REINDEX INDEX {name}", &[("name", name)]);
+    in_subtransaction(|| {
+        as_user(owner, || under(&[SAFE_PATH, (c"lock_timeout", c"100ms")], || connection.run(&reindex, &[])));
+    })
+}
+
+/// The indexes that have to do with a column of vectors, also those of partitions: a list of numbers.
+pub fn of_vectors(home: &Home, connection: &Connection, table: &Table, column: &CStr) -> Value {
+    let find = "SELECT c.oid
+        FROM (SELECT $1 AS oid UNION SELECT p.relid::oid FROM pg_partition_tree($1) AS p) AS r
+            JOIN pg_attribute AS a ON a.attrelid = r.oid AND a.attname = $2
+            JOIN pg_depend AS d ON d.classid = 'pg_class'::regclass AND d.refclassid = 'pg_class'::regclass
+                AND d.refobjid = r.oid AND d.refobjsubid = a.attnum
+            JOIN pg_class AS c ON c.oid = d.objid AND c.relkind = 'i'
+        GROUP BY c.oid";
+    let rows = home.run(connection, find, &[Value::oid(table.oid), Value::text(column)]);
+    let mut indexes: Vec<_> = (0..rows.len()).filter_map(|row| rows.datum(row, 1)).collect();
+    Value::array(pg_sys::OIDOID, &mut indexes)
+}
+
+/// Builds one of the indexes anew that have learnt from another model's vectors. Returns whether there is another one to do now.
+pub fn rebuild(home: &Home, id: i32) -> bool {
+    let connection = Connection::open();
+    let find = "SELECT s.oid, i.indrelid FROM {home}.vectorizer AS v, unnest(v.stale_indexes) AS s (oid)
+        LEFT JOIN pg_index AS i ON i.indexrelid = s.oid WHERE v.id = $1";
+    let found = home.run(&connection, find, &[Value::int(id)]);
+    for row in 0..found.len() {
+        let Some(index) = found.datum(row, 1).map(|oid| pg_sys::Oid::from(oid.value() as u32)) else {
+            continue;
+        };
+        let table = found.datum(row, 2).map(|oid| pg_sys::Oid::from(oid.value() as u32));
+        let described = table.and_then(|table| described(home, &connection, index, table));
+        let is_done = match &described {
+            // Its owner has dropped it.
+            None => true,
+            Some((owner, name)) => match reindex(&connection, *owner, name) {
+                Ok(()) => true,
+                Err(failure) => !failure.is_about_a_lock(),
+            },
+        };
+        if is_done {
+            let update = "UPDATE {home}.vectorizer AS v SET stale_indexes = array_remove(v.stale_indexes, $2) WHERE v.id = $1";
+            home.run(&connection, update, &[Value::int(id), Value::oid(index)]);
+            return found.len() > 1;
+        }
+    }
+    if !found.is_empty() {
+        catalog::postpone(home, id);
+    }
+    false
 }
 
 /// The owner of a table, and the name of its index as SQL has it.

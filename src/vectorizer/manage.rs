@@ -12,7 +12,7 @@ use super::home::Home;
 use super::pace::Pace;
 use super::table::{Table, owned};
 use super::{chunks, index, run, swap, triggers, wake, watch};
-use crate::error::{Error, OrRaise, PipelineError};
+use crate::error::{Error, OrRaise, PipelineError, quotable};
 use crate::spi::{Connection, Failure, Value};
 
 /// The vectorizer that the first argument names, if the current user may do something with it.
@@ -115,10 +115,14 @@ fn drop_it(
             triggers::drop(connection, &table, vectorizer);
         }
     }
+    // It may have gone before the lock was there.
+    if Vectorizer::by_id(home, connection, vectorizer.id).is_none() {
+        return Err(PipelineError::NoVectorizer { name: quotable(&vectorizer.name) }.into());
+    }
     if let Some(next) = vectorizer.next(home, connection) {
         drop_it(home, connection, &next, true)?;
     }
-    let vectors = vectorizer.place.table().filter(|_| with_destination || vectorizer.replaces.is_some());
+    let vectors = vectorizer.place.table().filter(|_| with_destination && vectorizer.replaces.is_none());
     if let Some(vectors) = vectors.and_then(Table::if_exists) {
         vectors.check_owner();
         // With the view; what else depends on the table keeps it from being dropped.
@@ -127,8 +131,7 @@ fn drop_it(
         }
         home.ddl(connection, &vectors, "DROP TABLE {table}", &[]);
     }
-    vectorizer.forget(home, connection);
-    Ok(())
+    if vectorizer.forget(home, connection) { Ok(()) } else { Err(PipelineError::ChangedSince.into()) }
 }
 
 /// `vectorizer_run(name, max_rows)`
@@ -179,7 +182,11 @@ unsafe fn run_all(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
             }
         }
         if left > 0 {
-            or_note(&home, &connection, id, swap::if_done(&home, id))?;
+            let changed = or_note(&home, &connection, id, swap::if_done(&home, id))?;
+            connection.commit();
+            while index::rebuild(&home, changed.unwrap_or(id)) {
+                connection.commit();
+            }
             connection.commit();
         }
         index::keep_in_shape(&home, id);

@@ -3,13 +3,13 @@
 //! ```text
 //! backfill  a procedure: rows whose vector is NULL        progress  how far it is
 //! create    a vectorizer: its row, triggers, chunks       manage    pause, resume, retry, run, drop
-//! alter     other sources, chunks, or another model       swap      its end: new vectors for old ones
+//! alter     other sources, chunks, or another model       swap      its end: new vectors for old ones     index
 //! query     the vector of a search text                   status
 //! enqueue   the trigger: keys of rows that have changed   watch     what it looks for     cell  what has changed
 //! queue     keys that are due, claimed and done with      catalog   what a vectorizer is, which are due
 //! run       a batch: claim, read, embed, lock, write      embed     vectors, where one text may fail     statements
 //! worker    processes that do batches                     wake      how a commit finds one
-//! home, table, source, chunks, triggers, fill, locks, index, pace: what they stand on
+//! home, table, source, chunks, triggers, fill, locks, pace: what they stand on
 //! ```
 //!
 //! *Nothing is lost.* A writer adds rows to the log in its own transaction, and touches none that is there: it never waits for a
@@ -18,7 +18,7 @@
 //! those that have changed to whoever has the newer log row. A row lock that it cannot have at once it does not wait for, so that
 //! writers and workers cannot wait for each other in a circle: the key goes back into the log.
 //!
-//! *What a vectorizer is, is certain.* Whoever changes it locks its table against writers first. A batch takes the lock of a writer before
+//! *What a vectorizer is, is certain.* Whoever changes it, but for a pause, locks its table against writers first. A batch takes the lock of a writer before
 //! it looks what the vectorizer is; triggers [know](watch) what they look for, and hear of a change when they get the lock.
 //!
 //! *Nothing waits unseen.* Which process serves a database is known by a lock. A transaction that has put something into the log

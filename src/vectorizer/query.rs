@@ -24,8 +24,9 @@ fn vectorizer_embed(name: Text<'_>, input: Text<'_>, fcinfo: pg_sys::FunctionCal
     models::embed(Some(&model), Kind::Query, &input, take).or_raise().transpose().or_raise()
 }
 
-/// What tells snapshots apart: of the transactions that are running, the oldest, the one after the newest, and how many; the command.
-type Moment = (u32, u32, u32, u32);
+/// What tells snapshots apart: of the transactions that are running, the oldest, the one after the newest, and how many (with those
+/// within them; on a standby all count so); the command.
+type Moment = [u32; 5];
 
 thread_local! {
     /// Of the last look: the name, when, and the model. A statement without an index calls for each row.
@@ -37,7 +38,8 @@ fn model(home: &Home, name: &CString) -> Result<String, Error> {
     // SAFETY: a function runs under a snapshot.
     let moment = unsafe {
         let snapshot = &*pg_sys::GetActiveSnapshot();
-        (snapshot.xmin.into_inner(), snapshot.xmax.into_inner(), snapshot.xcnt, snapshot.curcid)
+        let (xmin, xmax) = (snapshot.xmin.into_inner(), snapshot.xmax.into_inner());
+        [xmin, xmax, snapshot.xcnt, snapshot.subxcnt as u32, snapshot.curcid]
     };
     let known = LAST.with_borrow(|last| match last {
         Some((of, then, model)) if of == name && *then == moment => Some(model.clone()),
@@ -46,7 +48,8 @@ fn model(home: &Home, name: &CString) -> Result<String, Error> {
     if let Some(model) = known {
         return Ok(model);
     }
-    let found = Vectorizer::seen_by_name(home, &Connection::open(), name)?.model;
-    LAST.set(Some((name.clone(), moment, found.clone())));
-    Ok(found)
+    let found = Vectorizer::seen_by_name(home, &Connection::open(), name)?;
+    found.open_model()?;
+    LAST.set(Some((name.clone(), moment, found.model.clone())));
+    Ok(found.model)
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use pgrx::pg_sys;
 
-use super::catalog::{Place, Vectorizer};
+use super::catalog::{self, Place, Vectorizer};
 use super::embed::{Trouble, each, isolate};
 use super::home::Home;
 use super::queue::{Claim, Key};
@@ -20,7 +20,7 @@ use super::table::Table;
 use crate::embed::chunk::{Part, parts};
 use crate::embed::models;
 use crate::embed::text::TextBuf;
-use crate::error::{Error, OrRaise, PipelineError, quotable};
+use crate::error::{Error, OrRaise, PipelineError};
 use crate::spi::{Connection, Failure, Rows, Value, as_user, in_subtransaction};
 use crate::vector::VectorBuf;
 
@@ -126,14 +126,8 @@ impl Run<'_> {
         for source in &vectorizer.sources {
             table.text_column(source)?;
         }
+        vectorizer.open_model()?;
         let dimensions = models::dimensions(&vectorizer.model)?;
-        if models::content_hash(&vectorizer.model)? != vectorizer.model_hash {
-            return Err(PipelineError::ModelChanged {
-                name: quotable(&vectorizer.name),
-                model: vectorizer.model.clone(),
-            }
-            .into());
-        }
         let name = vectorizer.place.column();
         let column = match vectorizer.place.table() {
             None => table.vector_column(name, home.function)?,
@@ -421,6 +415,15 @@ pub fn note_failure(home: &Home, id: i32, failure: &Failure) {
         update,
         &[Value::int(id), Value::text(&failure.code()), Value::text(&failure.text())],
     );
+}
+
+/// Likewise; for a lock that somebody else has it only waits.
+pub fn note_or_postpone(home: &Home, id: i32, failure: &Failure) {
+    if failure.is_about_a_lock() {
+        catalog::postpone(home, id);
+    } else {
+        note_failure(home, id, failure);
+    }
 }
 
 /// While it lives, vectors are written by a vectorizer.

@@ -35,6 +35,11 @@ pub struct VectorColumn {
 }
 
 impl VectorColumn {
+    /// Whether its dimensions are fixed, and others.
+    pub fn is_other(&self, dimensions: usize) -> bool {
+        self.dimensions.is_some_and(|now| now != dimensions)
+    }
+
     /// Whether vectors of a model fit. `name`: the column's.
     pub fn check_dimensions(&self, name: &CStr, model: &str, found: usize) -> Result<(), Error> {
         match self.dimensions {
@@ -105,16 +110,6 @@ impl Table {
     /// Lets nobody even read it until the transaction ends.
     pub fn lock_against_all(&self, home: &Home, connection: &Connection) {
         home.ddl(connection, self, "LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE", &[]);
-    }
-
-    /// Waits until nobody reads it, and lets everybody go on.
-    pub fn wait_for_readers(&self) {
-        let lock = pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE;
-        // SAFETY: a table that exists.
-        unsafe {
-            pg_sys::LockRelationOid(self.oid, lock);
-            pg_sys::UnlockRelationOid(self.oid, lock);
-        }
     }
 
     /// Calls `read` with the table open.

@@ -365,7 +365,7 @@ impl Worker {
                 Ok(batch) => any |= batch.keys > batch.locked,
                 // The others need not wait for what is wrong with this one.
                 Err(failure) => {
-                    if transaction(|| run::note_failure(&self.home, id, &failure)).is_err() {
+                    if transaction(|| run::note_or_postpone(&self.home, id, &failure)).is_err() {
                         return Work::Failed;
                     }
                 }
@@ -402,9 +402,10 @@ impl Worker {
                 break;
             }
         }
-        transaction(|| swap::if_done(&self.home, id))??;
+        let changed = transaction(|| swap::if_done(&self.home, id))??;
+        // What keeps it from that is in the log.
+        while transaction(|| index::rebuild(&self.home, changed.unwrap_or(id))).unwrap_or(false) {}
         if all.keys > 0 {
-            // What keeps it from that is in the log.
             let _ = transaction(|| index::keep_in_shape(&self.home, id));
         }
         Ok(all)

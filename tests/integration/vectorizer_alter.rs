@@ -41,6 +41,8 @@ fn with_docs(client: &mut Client) {
         )
         .unwrap();
     run(client);
+    // What workers have in hand.
+    wait_for(client);
     assert_eq!(value(client, WRONG), "0");
     assert_eq!(value(client, WRONG_CHUNKS), "0");
 }
@@ -102,6 +104,14 @@ fn another_model_takes_over_when_all_is_embedded() {
     let (cluster, mut client) = without_workers();
     add_model(&cluster, "tiny-cls");
     with_docs(&mut client);
+    client
+        .batch_execute(
+            "CREATE TABLE audit_log (id int);
+             CREATE FUNCTION audit() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN INSERT INTO audit_log VALUES (new.id); RETURN new; END $$;
+             CREATE TRIGGER audit BEFORE UPDATE ON docs FOR EACH ROW EXECUTE FUNCTION audit()",
+        )
+        .unwrap();
     let columns = "SELECT name, model, rows, embedded, pending FROM vectorizer_status ORDER BY name";
     let index = "SELECT pg_relation_filenode('docs_embedding_idx'), pg_relation_filenode('docs_chunks_embedding_idx')";
     let before = rows(&mut client, index).remove(0);
@@ -158,7 +168,7 @@ fn another_model_takes_over_when_all_is_embedded() {
     );
     let others = "SELECT count(*) FROM docs WHERE embedding <> embed('tiny-bert', body)";
     assert!(value(&mut client, others).parse::<i32>().unwrap() > 50);
-    let left = "SELECT string_agg(relname, ',') FROM pg_class WHERE relname LIKE '%next%'";
+    let left = "SELECT string_agg(relname, ',') FROM pg_class WHERE relname LIKE '%\\_next%'";
     assert_eq!(value(&mut client, left), "NULL");
     let after = rows(&mut client, index).remove(0);
     assert!(before[0] != after[0] && before[1] != after[1], "{before:?} {after:?}");
@@ -173,30 +183,65 @@ fn another_model_takes_over_when_all_is_embedded() {
     assert_eq!(value(&mut client, WRONG_CHUNKS), "0");
 }
 
-/// By its name they are the same.
+/// By its name they are the same. Sessions, workers and the postmaster may have the old one in memory.
 #[test]
 fn a_model_whose_files_have_changed() {
-    let (cluster, mut client) = without_workers();
-    with_docs(&mut client);
-    std::fs::remove_dir_all(cluster.models().join("tiny-bert")).unwrap();
-    add_model(&cluster, "tiny-bert");
-    let mut client = cluster.connect();
-    client.batch_execute("INSERT INTO docs VALUES (100, 'new', 'new')").unwrap();
-    assert_eq!(refused(&mut client, "CALL vectorizer_run()").sqlstate, "55000");
-    client
-        .batch_execute(
-            "SELECT vectorizer_alter('docs_embedding', model => 'tiny-bert');
-             SELECT vectorizer_alter('docs_chunks', model => 'tiny-bert')",
-        )
-        .unwrap();
-    for name in ["docs_embedding (next)", "docs_chunks (next)"] {
-        client.batch_execute(&format!("CALL vectorizer_run('{name}')")).unwrap();
+    let preloaded = ["shared_preload_libraries = 'pg_embed'", "pg_embed.preload_models = 'tiny-bert'"];
+    for settings in [&["pg_embed.max_workers = 0"][..], &preloaded, &[]] {
+        let cluster = Cluster::with_settings(settings);
+        let mut client = cluster.client();
+        with_docs(&mut client);
+        let old = "SELECT embedding FROM docs WHERE id = 1";
+        let before = value(&mut client, old);
+        std::fs::remove_dir_all(cluster.models().join("tiny-bert")).unwrap();
+        add_model(&cluster, "tiny-bert");
+        // What has it in memory goes on with it; no vector of the other one gets in.
+        let mut other = cluster.connect();
+        other
+            .batch_execute("SELECT vectorizer_pause('docs_embedding'), vectorizer_pause('docs_chunks')")
+            .unwrap();
+        other
+            .batch_execute(
+                "SELECT vectorizer_alter('docs_embedding', model => 'tiny-bert');
+                 SELECT vectorizer_alter('docs_chunks', model => 'tiny-bert')",
+            )
+            .unwrap();
+        // Only who has the old model can ask what compares with its vectors.
+        let same =
+            "SELECT vectorizer_embed('docs_embedding', body) <=> embedding < 1e-6 FROM docs WHERE id = 1";
+        assert_eq!(value(&mut client, same), "t");
+        if settings == preloaded {
+            assert_eq!(value(&mut other, same), "t");
+        } else {
+            assert_eq!(refused(&mut other, same).sqlstate, "55000");
+        }
+        assert_eq!(value(&mut client, old), before);
+        client
+            .batch_execute("SELECT vectorizer_resume('docs_embedding'), vectorizer_resume('docs_chunks')")
+            .unwrap();
+        if settings.contains(&"pg_embed.max_workers = 0") {
+            for name in ["docs_embedding (next)", "docs_chunks (next)"] {
+                client.batch_execute(&format!("CALL vectorizer_run('{name}')")).unwrap();
+            }
+        }
+        wait_until("the models have changed", || {
+            value(&mut other, "SELECT count(*) FROM vectorizer WHERE replaces IS NOT NULL") == "0"
+        });
+        let status = "SELECT name, state, pending, of_other_models FROM vectorizer_status ORDER BY name";
+        let in_step = [["docs_chunks", "in step", "0", "0"], ["docs_embedding", "in step", "0", "0"]];
+        assert_eq!(rows(&mut other, status), in_step);
+        // A new process has the new model in any case, but not one of a server that has preloaded the old one.
+        if settings != preloaded {
+            let mut new = cluster.connect();
+            assert_eq!(value(&mut new, WRONG), "0");
+            assert_eq!(value(&mut new, WRONG_CHUNKS), "0");
+        }
+        assert_ne!(value(&mut other, old), before);
+        let same =
+            "SELECT vectorizer_embed('docs_embedding', body) <=> embedding < 1e-6 FROM docs WHERE id = 1";
+        assert_eq!(value(&mut client, same), "t");
+        assert_eq!(value(&mut other, same), "t");
     }
-    let status = "SELECT name, state, pending, of_other_models FROM vectorizer_status ORDER BY name";
-    let in_step = [["docs_chunks", "in step", "0", "0"], ["docs_embedding", "in step", "0", "0"]];
-    assert_eq!(rows(&mut client, status), in_step);
-    assert_eq!(value(&mut client, WRONG), "0");
-    assert_eq!(value(&mut client, WRONG_CHUNKS), "0");
 }
 
 #[test]
@@ -282,8 +327,21 @@ fn partitions_change_their_model_too() {
         )
         .unwrap();
     assert_eq!(value(&mut client, WRONG), "3");
+    // Nothing has told the next vectorizer of these.
+    client
+        .batch_execute(
+            "CREATE TABLE docs_3 (LIKE docs); INSERT INTO docs_3 VALUES ('attached', 1001, embed('tiny-bert', 'attached'));
+             ALTER TABLE docs ATTACH PARTITION docs_3 FOR VALUES FROM (1000) TO (2000);
+             CREATE INDEX docs_1_only ON docs_1 USING ivf (embedding vector_cosine_ops)",
+        )
+        .unwrap();
+    let index = "SELECT pg_relation_filenode('docs_1_only')";
+    let before = value(&mut client, index);
     run(&mut client);
     assert_eq!(value(&mut client, "SELECT model FROM vectorizer"), "tiny-cls");
+    assert_ne!(value(&mut client, index), before);
+    assert_eq!(value(&mut client, "SELECT stale_indexes FROM vectorizer"), "{}");
+    run(&mut client);
     assert_eq!(value(&mut client, WRONG), "0");
 }
 
@@ -313,7 +371,7 @@ fn a_change_can_be_called_off() {
     // With what it was to replace.
     client.batch_execute("SELECT vectorizer_drop('docs_chunks', drop_destination => true)").unwrap();
     assert_eq!(rows(&mut client, "SELECT name, pending FROM vectorizer_status"), [["docs_embedding", "1"]]);
-    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE '%next%' OR relname LIKE '%chunks%'";
+    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE '%\\_next%' OR relname LIKE '%chunks%'";
     assert_eq!(value(&mut client, left), "0");
     assert_eq!(value(&mut client, "SELECT count(DISTINCT vectorizer) FROM vectorizer_log"), "1");
     run(&mut client);
@@ -363,6 +421,73 @@ fn rows_that_the_next_model_cannot_embed() {
     assert_eq!(value(&mut client, WRONG), "0");
 }
 
+#[test]
+fn rows_that_a_trigger_keeps_from_being_written() {
+    let (cluster, mut client) = without_workers();
+    add_model(&cluster, "tiny-cls");
+    with_docs(&mut client);
+    client.batch_execute("SELECT vectorizer_drop('docs_chunks', drop_destination => true)").unwrap();
+    client
+        .batch_execute(
+            "CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;
+             CREATE TRIGGER keep BEFORE UPDATE ON docs FOR EACH ROW WHEN (old.id = 7) EXECUTE FUNCTION keep();
+             SELECT vectorizer_alter('docs_embedding', model => 'tiny-cls')",
+        )
+        .unwrap();
+    run(&mut client);
+    run(&mut client);
+    assert_eq!(
+        rows(&mut client, "SELECT vectorizer, key FROM vectorizer_error"),
+        [["docs_embedding", "{7}"]]
+    );
+    assert_eq!(value(&mut client, WRONG), "1");
+}
+
+#[test]
+fn what_goes_meanwhile_leaves_nothing_behind() {
+    let (cluster, mut client) = without_workers();
+    add_model(&cluster, "tiny-cls");
+    with_docs(&mut client);
+    client
+        .batch_execute(
+            "SELECT vectorizer_alter('docs_embedding', model => 'tiny-cls'), vectorizer_alter('docs_chunks', model => 'tiny-cls');
+             DROP TABLE docs CASCADE",
+        )
+        .unwrap();
+    run(&mut client);
+    client
+        .batch_execute(
+            "CREATE TABLE docs (id int PRIMARY KEY, body text);
+             SELECT vectorizer_create('docs', '{body}', target => 'embedding');
+             SELECT vectorizer_alter('docs_embedding', model => 'tiny-cls')",
+        )
+        .unwrap();
+    run(&mut client);
+    let left = "SELECT count(*) FROM pg_class WHERE relname LIKE '%\\_next'";
+    assert_eq!(value(&mut client, left), "0");
+    assert_eq!(
+        rows(&mut client, "SELECT name, model FROM vectorizer_status"),
+        [["docs_embedding", "tiny-cls"]]
+    );
+    // Of a transaction that does not see what there is.
+    let mut old = cluster.connect();
+    old.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1").unwrap();
+    client.batch_execute("INSERT INTO docs VALUES (1, 'x'); SELECT vectorizer_alter('docs_embedding', model => 'tiny-bert')").unwrap();
+    assert_eq!(refused_in_block(&mut old, "SELECT vectorizer_drop('docs_embedding')"), "40001");
+    run(&mut client);
+    assert_eq!(
+        rows(&mut client, "SELECT name, model, embedded FROM vectorizer_status"),
+        [["docs_embedding", "tiny-bert", "1"]]
+    );
+}
+
+/// The SQLSTATE of what ends a transaction.
+fn refused_in_block(client: &mut Client, sql: &str) -> String {
+    let error = client.simple_query(sql).expect_err("the statement must be refused");
+    client.batch_execute("ROLLBACK").unwrap();
+    error.code().expect("an ERROR of the server's").code().to_string()
+}
+
 /// Workers, writers and searches go on all the time; no statement ever sees vectors of two models.
 #[test]
 fn models_change_while_all_write_and_read() {
@@ -389,8 +514,13 @@ fn models_change_while_all_write_and_read() {
                             "INSERT INTO docs VALUES ({id}, 'new {i}', 'of writer {writer}, {i}')
                              ON CONFLICT (id) DO UPDATE SET body = excluded.body"
                         ),
-                        3 => format!("BEGIN; UPDATE docs SET body = 'slow {i}' WHERE id = {id}; SELECT pg_sleep(0.02); COMMIT"),
-                        _ => format!("UPDATE docs SET body = repeat('changed {i} ', {i} % 9) WHERE id = {id}"),
+                        3 => format!(
+                            "BEGIN; SELECT count(*) FROM docs WHERE id = {id}; SELECT pg_sleep(0.02);
+                             UPDATE docs SET body = 'slow {i}' WHERE id = {id}; COMMIT"
+                        ),
+                        _ => {
+                            format!("UPDATE docs SET body = repeat('changed {i} ', {i} % 9) WHERE id = {id}")
+                        }
                     };
                     client.batch_execute(&statement).unwrap();
                 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::chunk::{Chunk, ChunkOptions, Splitter};
 use crate::session::{self, Batch, Output, Session};
 use crate::tokenize::{Tokenizer, Tokens};
+use crate::weights::read_fingerprint;
 use crate::{Error, Interrupts, ModelSpec, batch, memory, pool};
 
 /// Whether a text is stored or searched for: some models want a different prefix for each.
@@ -71,6 +72,7 @@ const BYTES_PER_TEXT: usize = 256;
 
 pub struct Model {
     spec: ModelSpec,
+    content_hash: String,
     tokenizer: Tokenizer,
     session: Session,
     weights: Weights,
@@ -87,9 +89,24 @@ impl Model {
         let tokenizer = Tokenizer::open(&spec)?;
         let own_tokens = |prefix: &str| tokenizer.count(prefix, Interrupts::NONE);
         let prefix_tokens = [own_tokens(&spec.document_prefix)?, own_tokens(&spec.query_prefix)?];
-        let (session, weights) = Session::open(&spec, options)?;
+        let graph = read_fingerprint(&spec.onnx_file).map_err(Error::unreadable(&spec.onnx_file))?;
+        let content_hash = spec.content_hash_with(&graph)?;
+        let (session, weights) = Session::open(&spec, options, graph)?;
         session::trim_memory();
-        Ok(Model { spec, tokenizer, session, weights, load_time: start.elapsed(), prefix_tokens })
+        Ok(Model {
+            spec,
+            content_hash,
+            tokenizer,
+            session,
+            weights,
+            load_time: start.elapsed(),
+            prefix_tokens,
+        })
+    }
+
+    /// [`ModelSpec::content_hash`] of the files that it was loaded from.
+    pub fn content_hash(&self) -> &str {
+        &self.content_hash
     }
 
     /// How long it took to load.

@@ -17,7 +17,7 @@ use ort::sys::{ORT_API_VERSION, OrtApiBase};
 use ort::value::{TensorElementType, TensorRef, ValueType};
 
 use crate::interrupts::without_signals;
-use crate::weights::{self, WeightCache, read_fingerprint};
+use crate::weights::{self, Fingerprint, WeightCache};
 use crate::{Error, Interrupts, ModelSpec, Options, Weights, memory};
 
 /// The process has one environment; it is never destroyed, as a process that inherits or exits must not run
@@ -134,21 +134,21 @@ pub struct Session {
 }
 
 impl Session {
-    /// Loads the model's graph and weights, and says how it came by the weights.
+    /// Loads the model's graph and weights, and says how it came by the weights. `fingerprint`: of the graph's file.
     ///
     /// Errors: [`Error::Runtime`], [`Error::OutOfMemory`], [`Error::InvalidFile`] for an ONNX file that does not load or
     /// has other inputs or outputs than a sentence encoder.
-    pub fn open(spec: &ModelSpec, options: &Options) -> Result<(Session, Weights), Error> {
-        // The key of an entry covers one file. ONNX Runtime may be opened meanwhile.
-        let cache = options.weight_cache.filter(|_| spec.precision.weights_inside);
-        let cache = cache.map(|directory| (directory, read_fingerprint(&spec.onnx_file)));
+    pub fn open(
+        spec: &ModelSpec,
+        options: &Options,
+        fingerprint: Fingerprint,
+    ) -> Result<(Session, Weights), Error> {
         start_runtime(options.library)?;
         let mut weights = Weights::Private;
-        if let Some((directory, fingerprint)) = cache {
-            let opened = fingerprint.map_err(|error| error.to_string()).and_then(|fingerprint| {
-                let cache = WeightCache::new(directory, &spec.onnx_file, fingerprint, &runtime());
-                Session::from_cache(spec, options, &cache)
-            });
+        // The key of an entry covers one file.
+        if let Some(directory) = options.weight_cache.filter(|_| spec.precision.weights_inside) {
+            let cache = WeightCache::new(directory, &spec.onnx_file, fingerprint, &runtime());
+            let opened = Session::from_cache(spec, options, &cache);
             match opened {
                 Ok(opened) => return Ok(opened),
                 Err(reason) => weights = Weights::CacheFailed { directory: directory.to_path_buf(), reason },

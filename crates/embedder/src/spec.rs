@@ -11,8 +11,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_128;
 
+use crate::Error;
 use crate::onnx::Precision;
-use crate::{Error, weights};
+use crate::weights::{self, Fingerprint};
 
 /// How one vector a token becomes one vector a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -118,11 +119,17 @@ impl ModelSpec {
     ///
     /// Errors: [`Error::Unreadable`].
     pub fn content_hash(&self) -> Result<String, Error> {
-        let file = |path: &Path| Ok(weights::read_fingerprint(path).map_err(Error::unreadable(path))?.hash);
-        let (graph, tokenizer) = (file(&self.onnx_file)?, file(&self.tokenizer_file)?);
+        let graph = weights::read_fingerprint(&self.onnx_file).map_err(Error::unreadable(&self.onnx_file))?;
+        self.content_hash_with(&graph)
+    }
+
+    /// Likewise, where the graph has been read.
+    pub(crate) fn content_hash_with(&self, graph: &Fingerprint) -> Result<String, Error> {
+        let file = &self.tokenizer_file;
+        let tokenizer = weights::read_fingerprint(file).map_err(Error::unreadable(file))?;
         let (max_tokens, pooling, normalize, prefix) =
             (self.max_tokens, self.pooling, self.normalize, &self.document_prefix);
-        let all = format!("{graph} {tokenizer} {max_tokens} {pooling} {normalize} {prefix}");
+        let all = format!("{} {} {max_tokens} {pooling} {normalize} {prefix}", graph.hash, tokenizer.hash);
         Ok(format!("{:032x}", XxHash3_128::oneshot(all.as_bytes())))
     }
 

@@ -111,12 +111,13 @@ SELECT id, embedding = embed(title) AS same FROM docs ORDER BY id;
 SELECT id, ordinal, content FROM docs_chunks ORDER BY id, ordinal;
 SELECT vectorizer_alter('docs_chunks', chunk => '{"max_tokens": 20}', model => 'tiny-bert');
 SELECT vectorizer_alter('docs_chunks', model => 'tiny-pooled');
-\d docs_chunks_next
+SELECT destination FROM vectorizer WHERE replaces IS NOT NULL \gset
+\d :destination
 SELECT vectorizer_embed('docs_chunks', 'label') = embed('tiny-bert', 'label') AS old;
-SELECT name, destination, model, state, rows, embedded, pending FROM vectorizer_status ORDER BY name;
+SELECT name, model, state, rows, embedded, pending FROM vectorizer_status ORDER BY name;
 SELECT vectorizer_alter('docs_chunks', sources => '{title}');
 CALL vectorizer_run();
-SELECT name, destination, model, state, rows, embedded, pending FROM vectorizer_status ORDER BY name;
+SELECT name, model, state, rows, embedded, pending FROM vectorizer_status ORDER BY name;
 SELECT id, ordinal, embedding <=> embed('tiny-pooled', content) < 1e-6 AS same FROM docs_chunks ORDER BY id, ordinal;
 SELECT vectorizer_alter(NULL, sources => '{title}');
 SELECT vectorizer_alter('no-such-vectorizer', sources => '{title}');
