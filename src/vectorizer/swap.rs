@@ -100,17 +100,16 @@ fn swap(home: &Home, connection: &Connection, next: &Vectorizer) -> Result<Outco
     let from = Table::open(from)?;
     let source = Source::of(home, connection, &table)?;
     let vectors = Move { source, from: &from, next, dimensions };
-    let stale = match &old.place {
-        Place::Column(target) => {
-            vectors.to_column(old.id, target)?;
-            index::of_vectors(home, connection, &table, target)
+    let stale = match old.place.table() {
+        None => {
+            vectors.to_column(old.id, old.place.column())?;
+            index::of_vectors(home, connection, &table, old.place.column())
         }
-        Place::Chunks { table: chunks, .. } => {
-            let chunks = Table::open(*chunks)?;
+        Some(chunks) => {
+            let chunks = Table::open(chunks)?;
             vectors.to_chunks(old.id, &chunks)?;
             index::of_vectors(home, connection, &chunks, EMBEDDING)
         }
-        Place::Beside(_) => return Ok(Outcome::Nothing),
     };
     let update = "UPDATE {home}.vectorizer AS v SET sources = n.sources, chunk = n.chunk, model = n.model, model_hash = n.model_hash,
             stale_indexes = $3, failed_at = NULL, sqlstate = NULL, error = NULL, not_before = '-infinity'
