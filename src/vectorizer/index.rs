@@ -67,8 +67,10 @@ pub fn of_vectors(home: &Home, connection: &Connection, table: &Table, column: &
 /// Builds one of the indexes anew that have learnt from another model's vectors. Returns whether there is another one to do now.
 pub fn rebuild(home: &Home, id: i32) -> bool {
     let connection = Connection::open();
-    let find = "SELECT s.oid, i.indrelid FROM {home}.vectorizer AS v, unnest(v.stale_indexes) AS s (oid)
-        LEFT JOIN pg_index AS i ON i.indexrelid = s.oid WHERE v.id = $1";
+    let find =
+        "SELECT s.oid, i.indrelid FROM {home}.vectorizer AS v CROSS JOIN unnest(v.stale_indexes) AS s (oid)
+        LEFT JOIN pg_index AS i ON i.indexrelid = s.oid AND (i.indrelid IN (v.relation, v.destination)
+            OR i.indrelid IN (SELECT p.relid FROM pg_partition_tree(v.relation) AS p)) WHERE v.id = $1";
     let found = home.run(&connection, find, &[Value::int(id)]);
     for row in 0..found.len() {
         let Some(index) = found.datum(row, 1).map(|oid| pg_sys::Oid::from(oid.value() as u32)) else {
@@ -77,7 +79,7 @@ pub fn rebuild(home: &Home, id: i32) -> bool {
         let table = found.datum(row, 2).map(|oid| pg_sys::Oid::from(oid.value() as u32));
         let described = table.and_then(|table| described(home, &connection, index, table));
         let is_done = match &described {
-            // Its owner has dropped it.
+            // Its owner has dropped it, or the number is one of the server that this database was restored from.
             None => true,
             Some((owner, name)) => match reindex(&connection, *owner, name) {
                 Ok(()) => true,
