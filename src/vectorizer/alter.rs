@@ -69,8 +69,11 @@ unsafe fn alter(fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
         return Err(PipelineError::ModelChanges { next: quotable(&next) }.into());
     }
     let change = Change { source: Source::of(&home, &connection, &table)?, vectorizer, sources, chunk };
-    match model {
-        Some(model) if change.is_other(&model)? => change.begin_next(&model)?,
+    let version = model.as_deref().map(models::newest).transpose()?;
+    match model.zip(version) {
+        Some((model, (hash, dimensions))) if change.is_other(&model, &hash) => {
+            change.begin_next(&model, &hash, dimensions)?;
+        }
         _ => change.in_place()?,
     }
     watch::changed(table.oid);
@@ -88,8 +91,8 @@ struct Change<'a> {
 
 impl Change<'_> {
     /// Whether a model is another one than that of the vectors, be it by its files.
-    fn is_other(&self, model: &str) -> Result<bool, Error> {
-        Ok(model != self.vectorizer.model || models::content_hash(model)? != self.vectorizer.model_hash)
+    fn is_other(&self, model: &str, hash: &str) -> bool {
+        model != self.vectorizer.model || hash != self.vectorizer.model_hash
     }
 
     fn in_place(&self) -> Result<(), Error> {
@@ -111,9 +114,8 @@ impl Change<'_> {
     }
 
     /// Makes the vectorizer that is to take the place of this one, and where its vectors are until then.
-    fn begin_next(&self, model: &str) -> Result<(), Error> {
+    fn begin_next(&self, model: &str, hash: &str, dimensions: usize) -> Result<(), Error> {
         let Source { home, connection, .. } = self.source;
-        let dimensions = models::dimensions(model)?;
         self.check_views(dimensions)?;
         let name = self.name_of_next();
         let of_chunks = matches!(self.vectorizer.place, Place::Chunks { .. });
@@ -129,7 +131,7 @@ impl Change<'_> {
             Value::jsonb(self.chunk),
             Value::text(&name),
             Value::text(&text::server(model)),
-            Value::text(&text::server(&models::content_hash(model)?)),
+            Value::text(&text::server(hash)),
         ];
         let id = home.run(connection, insert, &arguments).first(1).ok_or(PipelineError::NameTaken)?;
         let id = id.value() as i32;

@@ -71,14 +71,14 @@ impl Wanted {
         self.table.check_owner();
         self.table.check_kind()?;
         check_sources(&self.table, &self.sources)?;
-        let dimensions = models::dimensions(&self.model)?;
+        let (hash, dimensions) = models::newest(&self.model)?;
         let connection = Connection::open();
         let source = Source::of(&self.home, &connection, &self.table)?;
         // They may have the name.
         forget_dropped(&self.home, &connection);
         let id = match (&self.target, &self.destination) {
-            (Some(target), None) => self.of_column(&source, target, dimensions)?,
-            (None, Some(destination)) => self.of_chunks(&source, destination, dimensions)?,
+            (Some(target), None) => self.of_column(&source, target, &hash, dimensions)?,
+            (None, Some(destination)) => self.of_chunks(&source, destination, &hash, dimensions)?,
             _ => return Err(PipelineError::OnePlace.into()),
         };
         triggers::make(&self.home, &connection, &self.table, id, self.replicated);
@@ -99,7 +99,7 @@ impl Wanted {
     }
 
     /// Vectors in a column of the same table, which is made if it is not there.
-    fn of_column(&self, source: &Source, target: &CStr, dimensions: usize) -> Result<i32, Error> {
+    fn of_column(&self, source: &Source, target: &CStr, hash: &str, dimensions: usize) -> Result<i32, Error> {
         if self.chunk.is_some() {
             return Err(PipelineError::ChunksInAColumn.into());
         }
@@ -113,7 +113,7 @@ impl Wanted {
         let found = self.table.vector_column(target, self.home.function)?;
         found.check_dimensions(target, &self.model, dimensions)?;
         let with_index = self.index.unwrap_or(false);
-        let id = self.register(source.connection, Some(target), None, with_index)?;
+        let id = self.register(source.connection, Some(target), None, hash, with_index)?;
         if with_index {
             self.make_index(source.connection, &self.table.sql, &column);
         }
@@ -121,13 +121,19 @@ impl Wanted {
     }
 
     /// Vectors in a table of chunks, which is made, with a view that joins it to the source.
-    fn of_chunks(&self, source: &Source, destination: &CStr, dimensions: usize) -> Result<i32, Error> {
+    fn of_chunks(
+        &self,
+        source: &Source,
+        destination: &CStr,
+        hash: &str,
+        dimensions: usize,
+    ) -> Result<i32, Error> {
         let [chunks, view] = source.names(destination);
         source.make_chunks(&chunks, dimensions)?;
         let with_index = self.index.unwrap_or(true);
         let table = Value::text(&statement("{chunks}", &[("chunks", &chunks)]));
         chunks::check_options(&self.home, source.connection, self.chunk)?;
-        let id = self.register(source.connection, None, Some(table), with_index)?;
+        let id = self.register(source.connection, None, Some(table), hash, with_index)?;
         check_sizes(&self.home, source.connection, id)?;
         if with_index {
             self.make_index(source.connection, &chunks, b"embedding");
@@ -146,6 +152,7 @@ impl Wanted {
         connection: &Connection,
         target: Option<&CStr>,
         destination: Option<Value>,
+        hash: &str,
         with_index: bool,
     ) -> Result<i32, Error> {
         let insert = "INSERT INTO {home}.vectorizer
@@ -155,7 +162,6 @@ impl Wanted {
                 $7, $8, $9
             FROM pg_class AS c LEFT JOIN pg_class AS d ON d.oid = $4::regclass WHERE c.oid = $2
             ON CONFLICT (name) DO NOTHING RETURNING id";
-        let utf8 = |text: String| text::server(&text);
         let none = Value::optional_text(None);
         let arguments = [
             Value::optional_text(self.name.as_deref()),
@@ -164,8 +170,8 @@ impl Wanted {
             destination.unwrap_or(none),
             Value::texts(&self.sources),
             Value::jsonb(self.chunk),
-            Value::text(&utf8(self.model.clone())),
-            Value::text(&utf8(models::content_hash(&self.model)?)),
+            Value::text(&text::server(&self.model)),
+            Value::text(&text::server(hash)),
             Value::boolean(with_index),
         ];
         let id = self.home.run(connection, insert, &arguments).first(1);

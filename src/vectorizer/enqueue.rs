@@ -16,8 +16,8 @@ use pgrx::{PgLogLevel, check_for_interrupts, pg_extern, pg_sys};
 
 use super::cell::Column;
 use super::home::Home;
-use super::wake;
 use super::watch::{self, Watch, Watched};
+use super::{queue, wake};
 use crate::error::{Error, OrRaise, PipelineError, quotable};
 use crate::spi::{Connection, Plan, Value, statement, under};
 
@@ -256,8 +256,7 @@ fn plan(home: &Home, connection: &Connection, arguments: &[Value]) -> Plan {
     if let Some(plan) = PLANS.with_borrow(|plans| plans.get(&home.schema).copied()) {
         return plan;
     }
-    let insert = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
-    let plan = connection.keep(&statement(insert, &[("home", &home.schema)]), arguments);
+    let plan = connection.keep(&statement(queue::ADD, &[("home", &home.schema)]), arguments);
     PLANS.with_borrow_mut(|plans| plans.insert(home.schema.clone(), plan));
     plan
 }

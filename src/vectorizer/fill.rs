@@ -3,6 +3,7 @@
 use std::ffi::CString;
 
 use super::enqueue::{KEYS_PER_ROW, WRITING};
+use super::queue;
 use super::source::Source;
 use crate::spi::{Connection, Value, as_user, at_latest_snapshot, joined, quoted, statement, under};
 
@@ -27,10 +28,8 @@ impl Source<'_> {
                     (0..rows.len()).flat_map(|row| (1..=self.key.len()).map(move |column| (row, column)));
                 all.filter_map(|(row, column)| rows.text(row, column)).collect()
             });
-            let insert =
-                "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
             let arguments = [Value::int(id), Value::texts(&keys), Value::int(self.key.len() as i32)];
-            self.home.run(&inner, insert, &arguments);
+            self.home.run(&inner, queue::ADD, &arguments);
         }
         cursor.close();
     }

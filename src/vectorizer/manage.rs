@@ -1,5 +1,5 @@
-//! What an owner does with a vectorizer that there is: `vectorizer_pause`, `vectorizer_resume`, `vectorizer_retry`, `vectorizer_drop`, and
-//! `CALL vectorizer_run`, which does the work of a worker in the session itself.
+//! What an owner does with a vectorizer that there is: `vectorizer_pause`, `vectorizer_resume`, `vectorizer_retry`,
+//! `vectorizer_drop`, and `CALL vectorizer_run`, which does the work of a worker in the session itself.
 
 use std::time::Instant;
 

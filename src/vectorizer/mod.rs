@@ -18,8 +18,9 @@
 //! those that have changed to whoever has the newer log row. A row lock that it cannot have at once it does not wait for, so that
 //! writers and workers cannot wait for each other in a circle: the key goes back into the log.
 //!
-//! *What a vectorizer is, is certain.* Whoever changes it, but for a pause, locks its table against writers first. A batch takes the lock of a writer before
-//! it looks what the vectorizer is; triggers [know](watch) what they look for, and hear of a change when they get the lock.
+//! *What a vectorizer is, is certain.* Whoever changes it, but for a pause, locks its table against writers first. A batch takes the
+//! lock of a writer before it looks what the vectorizer is; triggers [know](watch) what they look for, and hear of a change when they
+//! get the lock.
 //!
 //! *Nothing waits unseen.* Which process serves a database is known by a lock. A transaction that has put something into the log
 //! takes the lock COMMITTING in share mode before its commit, starts a worker if there is none, and wakes the one that there is

@@ -16,6 +16,9 @@ use crate::spi::{Connection, Failure, Rows, Value};
 /// Of a row, in the order of the key's columns.
 pub type Key = Vec<CString>;
 
+/// Adds a row to the queue: the vectorizer, the texts of keys one after the other, and how many make a key.
+pub const ADD: &str = "INSERT INTO {home}.vectorizer_log (vectorizer, keys, key_columns) VALUES ($1, $2, $3)";
+
 /// Times that a row is tried, with a minute, then twice as long, and so on between them: an hour in all.
 const MAX_ATTEMPTS: i32 = 6;
 

@@ -67,6 +67,7 @@ fn swap(home: &Home, connection: &Connection, next: &Vectorizer) -> Result<Outco
         return Ok(Outcome::Nothing);
     };
     let Some(table) = Table::if_exists(old.relation) else { return Ok(Outcome::Nothing) };
+    next.open_model()?;
     let dimensions = models::dimensions(&next.model)?;
     match &old.place {
         Place::Column(target) if table.vector_column(target, home.function)?.is_other(dimensions) => {
@@ -213,37 +214,33 @@ impl Move<'_> {
         }
         let is_source = table.oid == self.source.table.oid;
         let view = if is_source { None } else { chunks::view_of(home, connection, table) };
-        let again = view.as_deref().map(|view| statements_for_view(home, connection, view));
+        let grants = "GRANT %1$s ON %2$s TO %3$s%4$s";
+        let again = view.as_deref().map(|view| {
+            (statement_for_view(home, connection, view), rights_of_view(home, connection, view, grants))
+        });
         if let Some(view) = &view {
             home.ddl(connection, table, "DROP VIEW {view}", &[("view", view.to_bytes())]);
         }
         let (name, vector) = (quoted(column), chunks::vector_type(home, self.dimensions));
         let alter = "ALTER TABLE {table} ALTER COLUMN {column} TYPE {vector} USING CAST(NULL AS {vector})";
         home.ddl(connection, table, alter, &[("column", &name), ("vector", &vector)]);
-        let mut again = again.unwrap_or_default().into_iter();
-        // The view; then, as default privileges may have given away more than there was, all rights anew.
-        if let (Some(create), Some(view)) = (again.next(), &view) {
-            home.ddl(connection, table, "{sql}", &[("sql", create.to_bytes())]);
-            for sql in rights_of_view(home, connection, view, "REVOKE ALL ON %2$s FROM %3$s")
-                .into_iter()
-                .chain(again)
-            {
-                home.ddl(connection, table, "{sql}", &[("sql", sql.to_bytes())]);
-            }
+        if let (Some((create, grants)), Some(view)) = (again, &view) {
+            let run = |sql: &CStr| home.ddl(connection, table, "{sql}", &[("sql", sql.to_bytes())]);
+            run(&create);
+            // Default privileges may have given away more than there was.
+            let revokes = rights_of_view(home, connection, view, "REVOKE ALL ON %2$s FROM %3$s");
+            revokes.iter().chain(&grants).for_each(|sql| run(sql));
         }
         Ok(())
     }
 }
 
-/// What makes a view anew, with its options; then, what each role may do with it.
-fn statements_for_view(home: &Home, connection: &Connection, view: &CStr) -> Vec<CString> {
+/// What makes a view anew, with its options.
+fn statement_for_view(home: &Home, connection: &Connection, view: &CStr) -> CString {
     let create =
         "SELECT 'CREATE VIEW ' || $1 || coalesce(' WITH (' || array_to_string(c.reloptions, ', ') || ')', '')
         || ' AS ' || pg_get_viewdef(c.oid) FROM pg_class AS c WHERE c.oid = $1::regclass";
-    let create = home.run(connection, create, &[Value::text(view)]);
-    let create = if create.is_empty() { None } else { create.text(0, 1) };
-    let grants = rights_of_view(home, connection, view, "GRANT %1$s ON %2$s TO %3$s%4$s");
-    create.into_iter().chain(grants).collect()
+    home.run(connection, create, &[Value::text(view)]).text(0, 1).unwrap_or_default()
 }
 
 /// For each right that others than the owner have on a view, a statement with it, the view, the role, and whether that may pass it on.

@@ -303,6 +303,33 @@ fn other_dimensions() {
     }
 }
 
+/// Under the name of a model that the session has in memory.
+#[test]
+fn files_of_other_dimensions() {
+    let (cluster, mut client) = without_workers();
+    let Some(model) = cluster.real_model() else {
+        return skipped("a model of other dimensions: none is installed");
+    };
+    client
+        .batch_execute(
+            "CREATE TABLE docs (id int PRIMARY KEY, body text);
+             INSERT INTO docs SELECT i, 'text ' || i FROM generate_series(1, 5) i;
+             SELECT vectorizer_create('docs', '{body}', target => 'embedding')",
+        )
+        .unwrap();
+    run(&mut client);
+    let folder = cluster.models().join("tiny-bert");
+    std::fs::remove_dir_all(&folder).unwrap();
+    std::fs::rename(cluster.models().join(model), &folder).unwrap();
+    client.batch_execute("SELECT vectorizer_alter('docs_embedding', model => 'tiny-bert')").unwrap();
+    run(&mut client);
+    assert_eq!(
+        value(&mut client, "SELECT string_agg(DISTINCT vector_dims(embedding)::text, ',') FROM docs"),
+        "384"
+    );
+    assert_eq!(value(&mut client, WRONG), "0");
+}
+
 #[test]
 fn partitions_change_their_model_too() {
     let (cluster, mut client) = without_workers();
