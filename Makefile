@@ -51,7 +51,7 @@ bench: demo ## Measure embed, exact search, and the index against its peers
 	@benches/run.sh
 	@benches/ivf.sh
 
-model: setup ## Get a model: MODEL=name, for other than the known ones also REPO=owner/name
+model: setup ## Get a model: MODEL=name, for other than the known ones also REPO=owner/name; QUANTIZE=q8: its twin, name-q8
 	@tools/model.sh
 
 release: build ## Cut the present version, as a commit and a tag, and begin NEXT=1.2.3

@@ -1,5 +1,5 @@
 -- Text to vector. The functions that name a model are IMMUTABLE: a model's files are part of its name. Those that do
--- not are STABLE, as they depend on pg_embed.default_model.
+-- not are STABLE, as they depend on pg_embed.default_model and pg_embed.query_model.
 
 CREATE FUNCTION embed_support(internal) RETURNS internal
     AS 'MODULE_PATHNAME', 'embed_support_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE;
@@ -23,7 +23,7 @@ COMMENT ON FUNCTION embed(text, text[]) IS 'vectors of many texts in one batch, 
 
 CREATE FUNCTION embed_query(input text) RETURNS vector
     AS 'MODULE_PATHNAME', 'embed_query_wrapper' LANGUAGE C STABLE STRICT PARALLEL SAFE SUPPORT embed_support;
-COMMENT ON FUNCTION embed_query(text) IS 'vector of a search text: like embed, with the query prefix of the default model, if it has one';
+COMMENT ON FUNCTION embed_query(text) IS 'vector of a search text: like embed, by the model pg_embed.query_model names, if any, and with the model''s query prefix, if it has one';
 
 CREATE FUNCTION embed_query(model text, input text) RETURNS vector
     AS 'MODULE_PATHNAME', 'embed_query_model_wrapper' LANGUAGE C IMMUTABLE STRICT PARALLEL SAFE SUPPORT embed_support;
@@ -46,10 +46,10 @@ COMMENT ON FUNCTION chunk(text, integer, integer, text, text) IS 'a text as part
 
 CREATE FUNCTION embed_models(
     OUT name text, OUT dimensions integer, OUT max_tokens integer, OUT pooling text, OUT document_prefix text,
-    OUT query_prefix text, OUT "precision" text, OUT loaded boolean, OUT path text, OUT error text
+    OUT query_prefix text, OUT "precision" text, OUT twin_of text, OUT loaded boolean, OUT path text, OUT error text
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'embed_models_wrapper' LANGUAGE C STABLE STRICT PARALLEL RESTRICTED ROWS 10;
-COMMENT ON FUNCTION embed_models() IS 'models installed in pg_embed.model_path; path is shown to superusers';
+COMMENT ON FUNCTION embed_models() IS 'models installed in pg_embed.model_path; twin_of is what a model was quantised from; path is shown to superusers';
 
 CREATE FUNCTION embed_stats(
     OUT model text, OUT calls bigint, OUT texts bigint, OUT tokens bigint, OUT truncations bigint,

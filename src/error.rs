@@ -61,6 +61,13 @@ pub enum Error {
         model: String,
         max_tokens: usize,
     },
+    /// `pg_embed.query_model` has vectors that compare with none of the default model's.
+    QueryModel {
+        query_model: String,
+        found: usize,
+        model: String,
+        expected: usize,
+    },
     Trigger(TriggerError),
     Chunk(ChunkError),
     Pipeline(PipelineError),
@@ -309,6 +316,11 @@ impl From<Error> for ErrorReport {
                 format!("text is longer than the {max_tokens} tokens that model \"{model}\" can see"),
             )
             .set_hint("Split the text, or set pg_embed.on_truncate to ignore what does not fit."),
+            Error::QueryModel { query_model, found, model, expected } => report(
+                Code::ERRCODE_INVALID_PARAMETER_VALUE,
+                format!("query model \"{query_model}\" has {found} dimensions, default model \"{model}\" has {expected}"),
+            )
+            .set_hint("Set pg_embed.query_model to the twin of the model that embeds the documents, or to ''."),
             Error::Trigger(e) => trigger_report(e),
             Error::Chunk(e) => chunk_report(e),
             Error::Pipeline(e) => pipeline::report_of(e),

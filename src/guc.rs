@@ -13,6 +13,7 @@ use crate::index::MAX_LISTS;
 type TextSetting = GucSetting<Option<CString>>;
 
 static DEFAULT_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c"gte-small"));
+static QUERY_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c""));
 static MODEL_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static ONNXRUNTIME_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static PRELOAD_MODELS: TextSetting = GucSetting::<Option<CString>>::new(Some(c""));
@@ -83,6 +84,14 @@ fn define() {
         c"Model that embed(text) uses.",
         c"The name of a folder in pg_embed.model_path.",
         &DEFAULT_MODEL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_embed.query_model",
+        c"Model that embed_query(text) uses, if it is to be another one than the default model.",
+        c"As a rule the quantised twin of the model that has embedded the documents.",
+        &QUERY_MODEL,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -201,8 +210,17 @@ fn define() {
 }
 
 pub fn default_model() -> String {
+    name(&DEFAULT_MODEL)
+}
+
+/// Empty: the model of the documents embeds search texts, too.
+pub fn query_model() -> String {
+    name(&QUERY_MODEL)
+}
+
+fn name(setting: &TextSetting) -> String {
     ensure_defined();
-    DEFAULT_MODEL.get().map(|name| text::utf8(name.to_bytes()).into_owned()).unwrap_or_default()
+    setting.get().map(|name| text::utf8(name.to_bytes()).into_owned()).unwrap_or_default()
 }
 
 pub fn model_path() -> PathBuf {

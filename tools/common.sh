@@ -117,15 +117,36 @@ demo_model() {
     if [ -e "$MODELS/gte-small" ]; then echo gte-small; else echo all-minilm-l6-v2; fi
 }
 
+# Installs what the tools need that make models into the environment in $DEV.
+install_model_tools() {
+    "$DEV/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r tools/requirements-fuse.txt
+}
+
 # install_model MODEL [--repo OWNER/NAME]: puts a model into $MODELS.
 install_model() {
-    local python=/usr/bin/python3
-    if [ "$#" = 1 ] && [ "$1" = all-minilm-l6-v2 ]; then
-        python=$DEV/venv/bin/python
-        "$python" -m pip install --quiet --disable-pip-version-check -r tools/requirements-export.txt
-    fi
-    "$python" tools/get_model.py "$1" "$MODELS" "${@:2}"
+    install_model_tools &&
+        "$DEV/venv/bin/python" tools/get_model.py "$1" "$MODELS" "${@:2}" &&
+        "$DEV/venv/bin/python" tools/fuse_model.py "$MODELS/$1"
 }
+
+# install_twin MODEL [--repo OWNER/NAME]: puts the quantised twin of a model into $MODELS, as MODEL-q8. MODEL can also be a
+# folder, /path/to/NAME. The twin is made from the model as it comes, not from one in $MODELS, whose operators are fused.
+install_twin() (
+    base=$(basename "$1")
+    mkdir -p "$MODELS"
+    scratch=$(mktemp -d -p "$MODELS" .twin.XXXXXX)
+    trap 'rm -rf "$scratch"' EXIT
+    source=$scratch/$base
+    install_model_tools
+    if [[ $1 == */* ]]; then
+        source=$1
+    else
+        "$DEV/venv/bin/python" tools/get_model.py "$1" "$scratch" "${@:2}" >/dev/null
+    fi
+    "$DEV/venv/bin/python" tools/quantize_model.py "$source" "$scratch/$base-q8"
+    rm -rf "${MODELS:?}/$base-q8"
+    mv "$scratch/$base-q8" "$MODELS/"
+)
 
 # copy_model MODEL: copies a model from $MODELS to the real directory, and notes it for `make uninstall`.
 copy_model() {

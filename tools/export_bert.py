@@ -72,6 +72,8 @@ class Graph:
 class Bert:
     """Builds the graph of one BERT encoder. The op patterns are those that ONNX Runtime fuses."""
 
+    inputs = ("input_ids", "attention_mask", "token_type_ids")
+
     def __init__(self, config, weights):
         """`config`: the parsed config.json. `weights`: tensor name -> float array, linear weights [out, in]."""
         self.graph = Graph()
@@ -176,7 +178,7 @@ class Bert:
             last = i == self.layers - 1
             x = self.layer(x, mask, f"encoder.layer.{i}", "last_hidden_state" if last else None)
         inputs = [helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "seq"])
-                  for name in ("input_ids", "attention_mask", "token_type_ids")]
+                  for name in self.inputs]
         shape = ["batch", "seq", self.hidden]
         output = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, shape)
         # Shape inference loses "seq" in the sliced position table, and ONNX Runtime fuses an Add with its

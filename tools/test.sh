@@ -63,8 +63,10 @@ say "3/5 SQL against expected output (tests/pg_regress)"
 tools/build.sh
 tests/regress.sh
 
-say "4/5 Getting a model (tests/test_get_model.sh)"
+say "4/5 Getting, fusing and quantising a model (tests/test_get_model.sh, tests/test_model_tools.sh)"
 tests/test_get_model.sh
+install_model_tools
+tests/test_model_tools.sh "$DEV/venv/bin/python"
 
 say "5/5 Whole clusters (tests/integration)"
 cargo test --release --test integration "${FEATURES[@]}"

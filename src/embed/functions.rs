@@ -6,6 +6,7 @@ use pgrx::prelude::*;
 
 use super::array::{TextArray, VectorArray};
 use super::models;
+use super::query_model;
 use super::text::Text;
 use crate::error::{OrRaise, presentable};
 use crate::guc;
@@ -23,7 +24,7 @@ fn embed_model(model: Text<'_>, input: Text<'_>) -> Option<VectorBuf> {
 
 #[pg_extern(sql = false)]
 fn embed_query(input: Text<'_>) -> Option<VectorBuf> {
-    one(None, Kind::Query, &input)
+    one(query_model::of_default_model().or_raise().as_deref(), Kind::Query, &input)
 }
 
 #[pg_extern(sql = false)]
@@ -75,6 +76,7 @@ fn embed_models() -> TableIterator<
         name!(document_prefix, Option<String>),
         name!(query_prefix, Option<String>),
         name!(precision, Option<String>),
+        name!(twin_of, Option<String>),
         name!(loaded, bool),
         name!(path, Option<String>),
         name!(error, Option<String>),
@@ -102,6 +104,7 @@ fn embed_models() -> TableIterator<
                 spec.map(|spec| text(&spec.document_prefix)),
                 spec.map(|spec| text(&spec.query_prefix)),
                 spec.map(|spec| spec.precision.to_string()),
+                spec.and_then(|spec| spec.twin_of.as_ref()).map(|name| text(name)),
                 loaded,
                 superuser.then(|| text(&folder.display())),
                 error.map(presentable),

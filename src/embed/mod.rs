@@ -6,6 +6,7 @@ mod functions;
 mod load;
 pub mod models;
 mod once;
+pub mod query_model;
 pub mod stats;
 mod support;
 pub mod text;

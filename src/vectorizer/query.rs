@@ -1,4 +1,4 @@
-//! `vectorizer_embed`: the vector of a search text by the model whose vectors a vectorizer has.
+//! `vectorizer_embed`: the vector of a search text by the model whose vectors a vectorizer has, or by its twin.
 
 use std::cell::RefCell;
 use std::ffi::CString;
@@ -8,8 +8,8 @@ use pgrx::{pg_extern, pg_sys};
 
 use super::catalog::Vectorizer;
 use super::home::Home;
-use crate::embed::models;
 use crate::embed::text::{self, Text};
+use crate::embed::{models, query_model};
 use crate::error::{Error, OrRaise};
 use crate::spi::Connection;
 use crate::vector::VectorBuf;
@@ -19,7 +19,7 @@ use crate::vector::VectorBuf;
 fn vectorizer_embed(name: Text<'_>, input: Text<'_>, fcinfo: pg_sys::FunctionCallInfo) -> Option<VectorBuf> {
     // SAFETY: Postgres passes a valid call.
     let home = unsafe { Home::of_call(fcinfo) };
-    let model = model(&home, &text::server(&name)).or_raise();
+    let model = query_model::of(model(&home, &text::server(&name)).or_raise()).or_raise();
     let take = |vector: Option<&[f32]>| vector.map(VectorBuf::from_slice);
     models::embed(Some(&model), Kind::Query, &input, take).or_raise().transpose().or_raise()
 }

@@ -6,10 +6,12 @@ Writes, beside this file:
                    tokenizer.json asks for padding and truncation at 128, as those of real models do.
     tiny-pooled/   the same model, but the ONNX output is `sentence_embedding` [batch, hidden], already mean pooled
     tiny-int8/     the same model, dynamically quantised
+    tiny-q8/       the same model, as tools/quantize_model.py quantises it
     tiny-*.expected.json
                    per text: ids after truncation and the count before it, both with the special tokens, and vectors.
                    A text without any token of its own has null vectors. `mean`, `cls` and `lasttoken` are L2
-                   normalised, `mean_unnormalised` is not; tiny-pooled and tiny-int8 have only `mean`.
+                   normalised, `mean_unnormalised` is not; tiny-pooled, tiny-int8 and tiny-q8 have only
+                   `mean`.
 The vectors come from Python's tokenizers and onnxruntime, one text at a time, without padding.
 
 An int8 vector depends on the machine: a difference of one float32 rounding can move an activation to the next of its
@@ -35,6 +37,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 DATA = Path(__file__).resolve().parent
 sys.path.insert(0, str(DATA.parents[1] / "tools"))
 from export_bert import export, write_atomically  # noqa: E402
+from quantize_model import write_twin  # noqa: E402
 
 SEED = 20240229
 HIDDEN = 32
@@ -266,9 +269,11 @@ def main():
         export(source, DATA / "tiny-bert")
     write_pooled(DATA / "tiny-bert", DATA / "tiny-pooled")
     write_int8(DATA / "tiny-bert", DATA / "tiny-int8")
+    write_twin(DATA / "tiny-bert", DATA / "tiny-q8")
     write_expected(DATA / "tiny-bert", ["mean", "mean_unnormalised", "cls", "lasttoken"])
     write_expected(DATA / "tiny-pooled", ["mean"])
     write_expected(DATA / "tiny-int8", ["mean"])
+    write_expected(DATA / "tiny-q8", ["mean"])
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ fn unknown_and_invalid_names() {
     let models = cluster.models();
     assert_eq!(
         refusal.detail,
-        format!("Installed in \"{}\": tiny-bert, tiny-int8, tiny-pooled.", models.display())
+        format!("Installed in \"{}\": tiny-bert, tiny-int8, tiny-pooled, tiny-q8.", models.display())
     );
     assert!(refusal.hint.contains("make model MODEL=no-such-model"), "{}", refusal.hint);
     for name in ["../tiny-bert", "a/b", "..", ".", "", "/etc", "tiny-bert/"] {
@@ -141,6 +141,8 @@ fn embed_models_lists_broken_folders_with_their_error() {
     copy_folder(&test_data("tiny-bert"), &cluster.models().join("broken"));
     fs::write(cluster.models().join("broken/config.json"), "{").unwrap();
     fs::create_dir(cluster.models().join("empty")).unwrap();
+    copy_folder(&test_data("encoders/distilbert"), &cluster.models().join("no-weights"));
+    fs::remove_file(cluster.models().join("no-weights/model.onnx_data")).unwrap();
     fs::create_dir(cluster.models().join(".hidden")).unwrap();
     fs::write(cluster.models().join("README"), "not a folder").unwrap();
     client.simple_query("SELECT embed('hello')").unwrap();
@@ -153,9 +155,11 @@ fn embed_models_lists_broken_folders_with_their_error() {
         [
             ["broken", "NULL", "NULL", "f", "f"],
             ["empty", "NULL", "NULL", "f", "f"],
+            ["no-weights", "NULL", "NULL", "f", "f"],
             ["tiny-bert", "32", "64", "t", "t"],
             ["tiny-int8", "32", "64", "f", "t"],
             ["tiny-pooled", "32", "64", "f", "t"],
+            ["tiny-q8", "32", "64", "f", "t"],
         ]
     );
     let error = |client: &mut _, name| {
@@ -163,4 +167,5 @@ fn embed_models_lists_broken_folders_with_their_error() {
     };
     assert!(error(&mut client, "broken").contains("broken/config.json"));
     assert!(error(&mut client, "empty").contains("empty/config.json"));
+    assert!(error(&mut client, "no-weights").contains("no-weights/model.onnx_data"));
 }

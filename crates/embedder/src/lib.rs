@@ -7,6 +7,7 @@ pub mod cache;
 pub mod catalog;
 pub mod chunk;
 mod error;
+mod interface;
 mod interrupts;
 mod loading;
 mod memory;

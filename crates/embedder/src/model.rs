@@ -217,7 +217,7 @@ impl Model {
     fn run(&mut self, members: &[&Tokens], interrupts: Interrupts) -> Result<Vec<Arc<[f32]>>, Error> {
         let longest = members.iter().map(|t| t.ids.len()).max().unwrap_or(0);
         let dimensions = self.spec.dimensions;
-        let output = self.session.run(&pad(members, longest), interrupts)?;
+        let output = self.session.run(&pad(members, longest, self.spec.first_position), interrupts)?;
         members
             .iter()
             .enumerate()
@@ -260,8 +260,8 @@ impl Model {
     }
 }
 
-/// Pads with zeros on the right; the mask hides the padding, so its token id does not matter.
-fn pad(members: &[&Tokens], longest: usize) -> Batch {
+/// Pads with zeros on the right; the mask hides the padding, so its token id and position do not matter.
+fn pad(members: &[&Tokens], longest: usize, first_position: usize) -> Batch {
     let padded = |values: &dyn Fn(&Tokens) -> Vec<i64>| {
         let mut all = Vec::with_capacity(members.len() * longest);
         for member in members {
@@ -276,5 +276,6 @@ fn pad(members: &[&Tokens], longest: usize) -> Batch {
         ids: padded(&|t| t.ids.iter().map(|id| i64::from(*id)).collect()),
         mask: padded(&|t| vec![1; t.ids.len()]),
         type_ids: padded(&|t| t.type_ids.iter().map(|id| i64::from(*id)).collect()),
+        position_ids: padded(&|t| (first_position as i64..).take(t.ids.len()).collect()),
     }
 }

@@ -1,8 +1,9 @@
-//! What an ONNX file says of its weights, read without loading it.
+//! What an ONNX file says of itself, read without loading it.
 //!
-//! An ONNX file is a protobuf `ModelProto`. The C API does not tell a model's operators or weight types, and the two
-//! questions asked here need a handful of its fields, so they are picked out directly; weights are seeked over.
+//! An ONNX file is a protobuf `ModelProto`. The C API does not tell a model's operators or weight types, and what is asked
+//! here needs a handful of its fields, so they are picked out directly; weights are seeked over.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
@@ -10,11 +11,11 @@ use std::path::Path;
 
 use crate::Error;
 
-/// How a model stores most of its weights, and whether it quantises activations while it runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How a model stores its weights, and whether it quantises activations while it runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Precision {
-    /// `TensorProto.DataType` that most weight bytes have.
-    data_type: u64,
+    /// Those that have a part in the weights that is worth telling, the largest part first.
+    types: Vec<ElementType>,
     /// The scale of a tensor is taken from all texts of a batch, so a text's vector would depend on its company:
     /// such a model runs one text at a time.
     pub dynamically_quantized: bool,
@@ -25,22 +26,65 @@ pub struct Precision {
 
 impl fmt::Display for Precision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Numbers: enum TensorProto.DataType in onnx.proto.
-        f.write_str(match self.data_type {
-            1 => "float32",
-            2 => "uint8",
-            3 => "int8",
-            10 => "float16",
-            16 => "bfloat16",
-            _ => "other",
-        })?;
+        let types: Vec<String> = self.types.iter().map(ElementType::to_string).collect();
+        f.write_str(&types.join(", "))?;
         if self.dynamically_quantized { f.write_str(" (dynamically quantized)") } else { Ok(()) }
     }
 }
 
-impl Precision {
-    /// Errors: [`Error::Unreadable`]; [`Error::InvalidFile`] for a file that is no ONNX model or is cut short.
-    pub fn read(path: &Path) -> Result<Precision, Error> {
+/// `TensorProto.DataType` of onnx.proto.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ElementType(u64);
+
+impl ElementType {
+    pub const FLOAT32: ElementType = ElementType(1);
+    pub const INT64: ElementType = ElementType(7);
+    pub const FLOAT16: ElementType = ElementType(10);
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            1 => "float32",
+            2 => "uint8",
+            3 => "int8",
+            6 => "int32",
+            7 => "int64",
+            10 => "float16",
+            11 => "float64",
+            16 => "bfloat16",
+            _ => "other",
+        })
+    }
+}
+
+/// An input or an output of the graph.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Value {
+    pub name: String,
+    /// `None` for what is no tensor.
+    pub element_type: Option<ElementType>,
+    /// `None` for a dimension that is known only when the model runs.
+    pub shape: Vec<Option<u64>>,
+}
+
+/// What is asked of a file.
+#[derive(Debug)]
+pub struct OnnxFile {
+    pub precision: Precision,
+    /// What the model must be given: initializers left out, which old files list among the inputs.
+    pub inputs: Vec<Value>,
+    pub outputs: Vec<Value>,
+}
+
+/// Of the weights' bytes a type must have one part in this many to be told: a layer's biases and norms are float32 in
+/// every model.
+const TOLD_SHARE: u64 = 10;
+
+impl OnnxFile {
+    /// Errors: [`Error::Unreadable`]; [`Error::InvalidFile`] for a file that is no ONNX model or is cut short, and for one
+    /// that lacks a file with weights.
+    pub fn read(path: &Path) -> Result<OnnxFile, Error> {
         let file = File::open(path).map_err(Error::unreadable(path))?;
         let bytes = file.metadata().map_err(Error::unreadable(path))?.len();
         let mut reader = Proto { input: BufReader::new(file), position: 0 };
@@ -52,23 +96,43 @@ impl Precision {
                 _ => Ok(()),
             })
             .map_err(|reason| Error::invalid(path, format!("not a whole ONNX file: {reason}")))?;
-        match found.weight_bytes.iter().max_by_key(|(_, bytes)| *bytes) {
-            Some(&(data_type, _)) => Ok(Precision {
-                data_type,
+        for name in &found.files {
+            let beside = path.with_file_name(name);
+            std::fs::metadata(&beside).map_err(Error::unreadable(&beside))?;
+        }
+        let all: u64 = found.weight_bytes.iter().map(|(_, bytes)| bytes).sum();
+        if all == 0 && found.files.is_empty() {
+            return Err(Error::invalid(path, "not an ONNX model with weights"));
+        }
+        found.weight_bytes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
+        let told = found.weight_bytes.iter().filter(|(_, bytes)| bytes * TOLD_SHARE >= all);
+        Ok(OnnxFile {
+            precision: Precision {
+                types: told.map(|(data_type, _)| *data_type).collect(),
                 dynamically_quantized: found.dynamically_quantized,
                 weights_inside: !found.weights_elsewhere,
-            }),
-            None => Err(Error::invalid(path, "not an ONNX model with weights")),
-        }
+            },
+            inputs: found
+                .inputs
+                .into_iter()
+                .filter(|input| !found.initializers.contains(&input.name))
+                .collect(),
+            outputs: found.outputs,
+        })
     }
 }
 
 #[derive(Default)]
 struct Found {
-    /// (TensorProto.DataType, bytes of the tensors that have it)
-    weight_bytes: Vec<(u64, u64)>,
+    /// Types, and bytes of the tensors that have them.
+    weight_bytes: Vec<(ElementType, u64)>,
     dynamically_quantized: bool,
     weights_elsewhere: bool,
+    /// Names of the files beside this one that hold weights.
+    files: Vec<String>,
+    initializers: HashSet<String>,
+    inputs: Vec<Value>,
+    outputs: Vec<Value>,
 }
 
 struct Proto {
@@ -76,30 +140,37 @@ struct Proto {
     position: u64,
 }
 
-/// Longest operator name that is looked at; real ones have fewer than 40 bytes.
-const MAX_NAME: u64 = 256;
+/// Longest name that is looked at; those of operators have fewer than 40 bytes, those of tensors about 100.
+const MAX_NAME: u64 = 4096;
 
 impl Proto {
-    /// GraphProto: node = 1, initializer = 5.
+    /// GraphProto: node = 1, initializer = 5, input = 11, output = 12.
     fn graph(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
-        self.fields(end, &mut |reader, field, end| match field {
-            1 => reader.node(end, found),
-            5 => reader.tensor(end, found),
-            _ => Ok(()),
+        self.fields(end, &mut |reader, field, end| {
+            match field {
+                1 => reader.node(end, found)?,
+                5 => {
+                    let name = reader.tensor(end, found)?;
+                    found.initializers.insert(name);
+                }
+                11 => found.inputs.push(reader.value(end)?),
+                12 => found.outputs.push(reader.value(end)?),
+                _ => {}
+            }
+            Ok(())
         })
     }
 
     /// NodeProto: op_type = 4, attribute = 5.
     fn node(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
         self.fields(end, &mut |reader, field, end| {
-            let length = end - reader.position;
-            if field == 4 && length <= MAX_NAME {
-                let mut name = vec![0; length as usize];
-                reader.read(&mut name)?;
+            match field {
                 // DynamicQuantizeLinear, DynamicQuantizeMatMul, DynamicQuantizeLSTM
-                found.dynamically_quantized |= name.starts_with(b"DynamicQuantize");
+                4 => found.dynamically_quantized |= reader.name(end)?.starts_with("DynamicQuantize"),
+                5 => reader.attribute(end, found)?,
+                _ => {}
             }
-            if field == 5 { reader.attribute(end, found) } else { Ok(()) }
+            Ok(())
         })
     }
 
@@ -107,7 +178,7 @@ impl Proto {
     fn attribute(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
         self.fields(end, &mut |reader, field, end| {
             match field {
-                5 | 10 => return reader.tensor(end, found),
+                5 | 10 => drop(reader.tensor(end, found)?),
                 6 | 11 => found.weights_elsewhere = true,
                 _ => {}
             }
@@ -115,10 +186,11 @@ impl Proto {
         })
     }
 
-    /// TensorProto: data_type = 2 and data_location = 14, varints, which `fields` does not hand out.
-    fn tensor(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
+    /// TensorProto: data_type = 2 and data_location = 14, varints, which `fields` does not hand out; name = 8,
+    /// external_data = 13. Returns its name.
+    fn tensor(&mut self, end: u64, found: &mut Found) -> Result<String, String> {
         let bytes = end - self.position;
-        let mut data_type = 0;
+        let (mut data_type, mut name) = (0, String::new());
         while self.position < end {
             let (field, wire) = self.tag()?;
             match (field, wire) {
@@ -127,6 +199,11 @@ impl Proto {
                 (14, 0) => found.weights_elsewhere |= self.varint()? != 0,
                 _ => {
                     let field_end = self.field_end(wire, end)?;
+                    match (field, wire) {
+                        (8, 2) => name = self.name(field_end)?,
+                        (13, 2) => self.external_data(field_end, found)?,
+                        _ => {}
+                    }
                     self.seek(field_end)?;
                 }
             }
@@ -134,11 +211,92 @@ impl Proto {
         if self.position > end {
             return Err(format!("a tensor before byte {} is longer than what holds it", self.position));
         }
-        match found.weight_bytes.iter_mut().find(|(known, _)| *known == data_type) {
+        match found.weight_bytes.iter_mut().find(|(known, _)| known.0 == data_type) {
             Some((_, sum)) => *sum += bytes,
-            None => found.weight_bytes.push((data_type, bytes)),
+            None => found.weight_bytes.push((ElementType(data_type), bytes)),
+        }
+        Ok(name)
+    }
+
+    /// StringStringEntryProto: key = 1, value = 2. The key "location" has the name of a file.
+    fn external_data(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
+        let mut entry = [String::new(), String::new()];
+        self.fields(end, &mut |reader, field, end| {
+            if let Some(part) = entry.get_mut((field as usize).wrapping_sub(1)) {
+                *part = reader.name(end)?;
+            }
+            Ok(())
+        })?;
+        let [key, value] = entry;
+        if key == "location" && !found.files.contains(&value) {
+            found.files.push(value);
         }
         Ok(())
+    }
+
+    /// ValueInfoProto: name = 1, type = 2. TypeProto: tensor_type = 1.
+    fn value(&mut self, end: u64) -> Result<Value, String> {
+        let mut value = Value { name: String::new(), element_type: None, shape: vec![] };
+        self.fields(end, &mut |reader, field, end| match field {
+            1 => {
+                value.name = reader.name(end)?;
+                Ok(())
+            }
+            2 => reader.fields(end, &mut |reader, field, end| match field {
+                1 => reader.tensor_type(end, &mut value),
+                _ => Ok(()),
+            }),
+            _ => Ok(()),
+        })?;
+        Ok(value)
+    }
+
+    /// TypeProto.Tensor: elem_type = 1, a varint; shape = 2. TensorShapeProto: dim = 1.
+    fn tensor_type(&mut self, end: u64, value: &mut Value) -> Result<(), String> {
+        while self.position < end {
+            let (field, wire) = self.tag()?;
+            if (field, wire) == (1, 0) {
+                value.element_type = Some(ElementType(self.varint()?));
+                continue;
+            }
+            let field_end = self.field_end(wire, end)?;
+            if (field, wire) == (2, 2) {
+                self.fields(field_end, &mut |reader, field, end| {
+                    if field == 1 {
+                        value.shape.push(reader.dimension(end)?);
+                    }
+                    Ok(())
+                })?;
+            }
+            self.seek(field_end)?;
+        }
+        Ok(())
+    }
+
+    /// TensorShapeProto.Dimension: dim_value = 1, a varint; another field is a name for what is not known.
+    fn dimension(&mut self, end: u64) -> Result<Option<u64>, String> {
+        let mut dimension = None;
+        while self.position < end {
+            let (field, wire) = self.tag()?;
+            if (field, wire) == (1, 0) {
+                dimension = Some(self.varint()?);
+            } else {
+                let field_end = self.field_end(wire, end)?;
+                self.seek(field_end)?;
+            }
+        }
+        Ok(dimension)
+    }
+
+    /// A string up to `end`; an empty one for a name that is too long.
+    fn name(&mut self, end: u64) -> Result<String, String> {
+        let length = end - self.position;
+        if length > MAX_NAME {
+            return Ok(String::new());
+        }
+        let mut name = vec![0; length as usize];
+        self.read(&mut name)?;
+        Ok(String::from_utf8_lossy(&name).into_owned())
     }
 
     /// Calls `visit(reader, field number, end)` for every length-delimited field up to `end`, and skips the rest of
@@ -239,7 +397,7 @@ mod tests {
         let file = scratch.path().join("model.onnx");
         for (graph, expected) in cases {
             std::fs::write(&file, field(7, &graph)).unwrap();
-            assert_eq!(Precision::read(&file).unwrap().weights_inside, expected, "{graph:?}");
+            assert_eq!(OnnxFile::read(&file).unwrap().precision.weights_inside, expected, "{graph:?}");
         }
     }
 }

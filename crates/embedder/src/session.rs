@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Once;
 
+use half::f16;
 use libloading::Library;
 use once_cell::sync::OnceCell;
 use ort::environment::Environment;
@@ -14,8 +15,9 @@ use ort::logging::LogLevel;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::session::{RunOptions, Session as OrtSession, SessionInputValue};
 use ort::sys::{ORT_API_VERSION, OrtApiBase};
-use ort::value::{TensorElementType, TensorRef, ValueType};
+use ort::value::TensorRef;
 
+use crate::interface::{Float, Input, Interface};
 use crate::interrupts::without_signals;
 use crate::weights::{self, Fingerprint, WeightCache};
 use crate::{Error, Interrupts, ModelSpec, Options, Weights, memory};
@@ -98,14 +100,6 @@ fn check_library(library: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// What the model is fed, in the order of its inputs.
-#[derive(Clone, Copy)]
-enum Input {
-    Ids,
-    Mask,
-    TypeIds,
-}
-
 /// One batch: row-major `[texts, tokens]`, padded on the right.
 pub struct Batch {
     pub texts: usize,
@@ -115,6 +109,7 @@ pub struct Batch {
     /// 1 for a token, 0 for padding.
     pub mask: Vec<i64>,
     pub type_ids: Vec<i64>,
+    pub position_ids: Vec<i64>,
 }
 
 /// What the model gave for a batch, row-major.
@@ -127,8 +122,7 @@ pub enum Output {
 
 pub struct Session {
     inner: OrtSession,
-    inputs: Vec<(String, Input)>,
-    output: String,
+    interface: Interface,
     dimensions: usize,
     model: String,
 }
@@ -215,6 +209,7 @@ impl Session {
             ids: (0..TOKENS as i64).collect(),
             mask: vec![1; TOKENS],
             type_ids: vec![0; TOKENS],
+            position_ids: (0..TOKENS as i64).collect(),
         };
         let (Output::Tokens(values) | Output::Texts(values)) = self.run(&batch, Interrupts::NONE)?;
         Ok(values.into_iter().map(f32::to_bits).collect())
@@ -225,24 +220,12 @@ impl Session {
         let environment = environment(options.library)?;
         let inner = without_signals(|| builder(environment, options.threads, &graph)?.commit_from_file(file))
             .map_err(|e| out_of_memory(&e).unwrap_or_else(|| invalid(e.to_string())))?;
-        let inputs = inner
-            .inputs()
-            .iter()
-            .map(|input| match input.name() {
-                name @ "input_ids" => Ok((name.to_string(), Input::Ids)),
-                name @ "attention_mask" => Ok((name.to_string(), Input::Mask)),
-                name @ "token_type_ids" => Ok((name.to_string(), Input::TypeIds)),
-                other => Err(invalid(format!("input \"{other}\" is not supported"))),
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        // Without a mask a text's vector would depend on the padding, so on its company.
-        for needed in ["input_ids", "attention_mask"] {
-            if !inputs.iter().any(|(name, _)| name == needed) {
-                return Err(invalid(format!("the model has no input \"{needed}\"")));
-            }
-        }
-        let output = output(&inner, spec).map_err(invalid)?;
-        Ok(Session { inner, inputs, output, dimensions: spec.dimensions, model: spec.name.clone() })
+        Ok(Session {
+            inner,
+            interface: spec.interface.clone(),
+            dimensions: spec.dimensions,
+            model: spec.name.clone(),
+        })
     }
 
     /// Runs the model. Errors: [`Error::OutOfMemory`]; [`Error::Run`], also for an output of another shape than promised.
@@ -269,27 +252,38 @@ impl Session {
 
     fn run_once(&mut self, batch: &Batch, options: &RunOptions) -> ort::Result<Output> {
         let shape = [batch.texts, batch.tokens];
-        let mut inputs: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.inputs.len());
-        for (name, input) in &self.inputs {
+        let mut inputs: Vec<(&str, SessionInputValue)> = Vec::with_capacity(self.interface.inputs.len());
+        for (name, input) in &self.interface.inputs {
             let data = match input {
                 Input::Ids => &batch.ids,
                 Input::Mask => &batch.mask,
                 Input::TypeIds => &batch.type_ids,
+                Input::PositionIds => &batch.position_ids,
             };
             let tensor = TensorRef::from_array_view((shape, data.as_slice()))?;
             inputs.push((name.as_str(), tensor.into()));
         }
         let outputs = self.inner.run_with_options(inputs, options)?;
-        let (shape, data) = outputs[self.output.as_str()].try_extract_tensor::<f32>()?;
+        let output = &outputs[self.interface.output.as_str()];
+        let (shape, data) = match self.interface.output_type {
+            Float::Float32 => {
+                let (shape, data) = output.try_extract_tensor::<f32>()?;
+                (shape, data.to_vec())
+            }
+            Float::Float16 => {
+                let (shape, data) = output.try_extract_tensor::<f16>()?;
+                (shape, data.iter().map(|x| x.to_f32()).collect())
+            }
+        };
         let [texts, tokens, dimensions] = [batch.texts, batch.tokens, self.dimensions].map(|n| n as i64);
         if shape[..] == [texts, tokens, dimensions] {
-            Ok(Output::Tokens(data.to_vec()))
+            Ok(Output::Tokens(data))
         } else if shape[..] == [texts, dimensions] {
-            Ok(Output::Texts(data.to_vec()))
+            Ok(Output::Texts(data))
         } else {
             Err(ort::Error::new(format!(
                 "output \"{}\" has shape {:?} where [{texts}, {tokens}, {dimensions}] was expected",
-                self.output,
+                self.interface.output,
                 &shape[..]
             )))
         }
@@ -355,28 +349,4 @@ pub fn trim_memory() {
     unsafe {
         libc::malloc_trim(0);
     }
-}
-
-/// The output that holds one vector a token, or else one a text.
-fn output(session: &OrtSession, spec: &ModelSpec) -> Result<String, String> {
-    let outputs = session.outputs();
-    let chosen = ["last_hidden_state", "token_embeddings", "sentence_embedding"]
-        .iter()
-        .find_map(|name| outputs.iter().find(|output| output.name() == *name))
-        .or(outputs.first())
-        .ok_or("the model has no output")?;
-    let name = chosen.name();
-    let ValueType::Tensor { ty: TensorElementType::Float32, shape, .. } = chosen.dtype() else {
-        return Err(format!("output \"{name}\" is not a float32 tensor"));
-    };
-    // -1 stands for a dimension known only when the model runs.
-    let last = shape.last().copied().unwrap_or(0);
-    if !matches!(shape.len(), 2 | 3) || (last != -1 && last != spec.dimensions as i64) {
-        return Err(format!(
-            "output \"{name}\" has shape {:?}, but config.json promises {} dimensions",
-            &shape[..],
-            spec.dimensions
-        ));
-    }
-    Ok(name.to_string())
 }

@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_128;
 
 use crate::Error;
-use crate::onnx::Precision;
+use crate::interface::Interface;
+use crate::onnx::{OnnxFile, Precision};
 use crate::weights::{self, Fingerprint};
 
 /// How one vector a token becomes one vector a text.
@@ -51,6 +52,11 @@ pub struct ModelSpec {
     /// Put before every search text (`embed_query`).
     pub query_prefix: String,
     pub precision: Precision,
+    pub interface: Interface,
+    /// The number of a text's first token: what `position_ids` begin with.
+    pub first_position: usize,
+    /// The model that this one is the quantised twin of.
+    pub twin_of: Option<String>,
 }
 
 /// config.json of transformers.
@@ -110,6 +116,12 @@ struct SentenceTransformersConfig {
     default_prompt_name: Option<String>,
 }
 
+/// pg_embed.json, which tools/quantize_model.py writes.
+#[derive(Deserialize)]
+struct OwnConfig {
+    twin_of: Option<String>,
+}
+
 /// Tokens of a model that says nothing of its maximum: BERT's.
 const DEFAULT_MAX_TOKENS: usize = 512;
 
@@ -154,13 +166,20 @@ impl ModelSpec {
             .ok_or_else(|| Error::unreadable(&folder.join("model.onnx"))(ErrorKind::NotFound.into()))?;
         let (pooling, normalize) = modules(folder)?;
         let (document_prefix, query_prefix) = prefixes(folder)?;
+        let onnx = OnnxFile::read(&onnx_file)?;
+        let interface =
+            Interface::of(&onnx, config.hidden_size).map_err(|e| Error::invalid(&onnx_file, e))?;
+        let own = optional_json::<OwnConfig>(&folder.join("pg_embed.json"))?;
         Ok(ModelSpec {
             name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-            precision: Precision::read(&onnx_file)?,
+            precision: onnx.precision,
+            interface,
             onnx_file,
             tokenizer_file,
             dimensions: config.hidden_size,
             max_tokens: max_tokens(folder, &config)?,
+            first_position: config.first_position(),
+            twin_of: own.and_then(|own| own.twin_of),
             pooling,
             normalize,
             document_prefix,
@@ -169,17 +188,22 @@ impl ModelSpec {
     }
 }
 
+impl Config {
+    /// RoBERTa numbers positions from pad_token_id + 1, so that many of its position embeddings are never used.
+    fn first_position(&self) -> usize {
+        match self.model_type.as_str() {
+            "roberta" | "xlm-roberta" | "camembert" | "mpnet" => {
+                self.pad_token_id.unwrap_or(1).saturating_add(1)
+            }
+            _ => 0,
+        }
+    }
+}
+
 /// The smallest maximum that the folder's files name.
 fn max_tokens(folder: &Path, config: &Config) -> Result<usize, Error> {
-    // RoBERTa numbers positions from pad_token_id + 1, so that many of its position embeddings are never used.
-    let unused_positions = match config.model_type.as_str() {
-        "roberta" | "xlm-roberta" | "camembert" | "mpnet" => {
-            config.pad_token_id.unwrap_or(1).saturating_add(1)
-        }
-        _ => 0,
-    };
     let positions =
-        config.max_position_embeddings.map(|positions| positions.saturating_sub(unused_positions));
+        config.max_position_embeddings.map(|positions| positions.saturating_sub(config.first_position()));
     let sentence = optional_json::<SentenceBertConfig>(&folder.join("sentence_bert_config.json"))?
         .and_then(|file| file.max_seq_length);
     let tokenizer = optional_json::<TokenizerConfig>(&folder.join("tokenizer_config.json"))?

@@ -152,19 +152,87 @@ fn a_dynamically_quantized_model_runs_one_text_at_a_time() {
     let expected: Expected = read("tiny-int8.expected.json");
     let spec = ModelSpec::read(&data("tiny-int8")).unwrap();
     assert!(spec.precision.dynamically_quantized);
-    assert_eq!(spec.precision.to_string(), "uint8 (dynamically quantized)");
+    assert_eq!(spec.precision.to_string(), "uint8, int8, float32 (dynamically quantized)");
     let mut model = open(&data("tiny-int8"));
     let texts: Vec<&str> = expected.texts.iter().map(|t| t.text.as_str()).collect();
     for (text, together) in texts.iter().zip(embed(&mut model, &texts)) {
         // Bit for bit: a text's vector does not depend on its company.
         assert_eq!(embed(&mut model, &[text]), [together]);
     }
-    for (text, found) in expected.texts.iter().zip(embed(&mut model, &texts)) {
-        if let (Some(expected), Some(found)) = (&text.mean, found.vector) {
-            // Activations are rounded to 8 bits, and a rounding may fall the other way on another CPU.
+    assert_same_direction(&expected, &embed(&mut model, &texts));
+}
+
+/// What quantisation leaves open: a rounding may fall the other way on another processor.
+#[track_caller]
+fn assert_same_direction(expected: &Expected, found: &[Embedding]) {
+    for (text, found) in expected.texts.iter().zip(found) {
+        if let (Some(expected), Some(found)) = (&text.mean, &found.vector) {
             let cosine: f32 = expected.iter().zip(found.iter()).map(|(a, b)| a * b).sum();
             assert!(cosine > 0.999, "{:?}: {cosine}", text.text);
         }
+    }
+}
+
+#[test]
+fn a_quantized_twin_gives_a_text_the_same_bits_in_any_company() {
+    let expected: Expected = read("tiny-q8.expected.json");
+    let mut model = open(&data("tiny-q8"));
+    assert_eq!(model.spec().twin_of.as_deref(), Some("tiny-bert"));
+    assert!(!model.spec().precision.dynamically_quantized);
+    assert_eq!(model.spec().precision.to_string(), "float32, int8");
+    let texts: Vec<&str> = expected.texts.iter().map(|t| t.text.as_str()).collect();
+    let together = embed(&mut model, &texts);
+    for (text, together) in texts.iter().zip(&together) {
+        assert_eq!(embed(&mut model, &[text])[0], *together);
+    }
+    assert_same_direction(&expected, &together);
+    // The twin of the same weights: texts are where they were.
+    assert_same_direction(&read("tiny-bert.expected.json"), &together);
+}
+
+#[test]
+fn encoders_of_other_architectures() {
+    // float16 has 11 bits.
+    for (name, tolerance) in
+        [("roberta", 1e-6), ("xlm-roberta", 1e-6), ("distilbert", 1e-6), ("float16", 2e-3)]
+    {
+        let folder = data("encoders").join(name);
+        let expected: Expected = read(&format!("encoders/{name}/expected.json"));
+        check_vectors(&folder, &expected, |t| &t.mean, tolerance);
+        let model = open(&folder);
+        for text in expected.texts.iter().filter(|text| text.mean.is_some()) {
+            assert_eq!(model.token_ids(&text.text, Interrupts::NONE).unwrap(), text.ids, "{:?}", text.text);
+        }
+    }
+    let precision = |name: &str| ModelSpec::read(&data("encoders").join(name)).unwrap().precision;
+    assert_eq!(precision("float16").to_string(), "float16");
+    assert!(!precision("distilbert").weights_inside);
+}
+
+#[test]
+fn a_graph_that_is_no_encoder_is_told_without_loading_it() {
+    let reason = |folder: &Path| ModelSpec::read(folder).unwrap_err().with_reason();
+    let copy = tempfile::tempdir().unwrap();
+    copy_folder(&data("encoders/distilbert"), copy.path());
+    std::fs::remove_file(copy.path().join("model.onnx_data")).unwrap();
+    assert!(reason(copy.path()).contains("model.onnx_data"), "{}", reason(copy.path()));
+    // Names of the same length, so that the file stays whole.
+    let cases = [
+        ("encoders/float16", "position_ids", "some_numbers", "input \"some_numbers\" is not supported"),
+        ("encoders/float16", "attention_mask", "token_type_ids", "the model has no input \"attention_mask\""),
+    ];
+    for (model, from, to, expected) in cases {
+        let copy = copy_of(model);
+        let file = copy.path().join("model.onnx");
+        let mut bytes = std::fs::read(&file).unwrap();
+        for at in 0..bytes.len() - from.len() {
+            if bytes[at..].starts_with(from.as_bytes()) {
+                bytes[at..at + from.len()].copy_from_slice(to.as_bytes());
+            }
+        }
+        std::fs::write(&file, bytes).unwrap();
+        assert!(reason(copy.path()).contains(expected), "{}", reason(copy.path()));
+        assert!(try_open(copy.path()).is_err());
     }
 }
 

@@ -31,6 +31,18 @@ SELECT embed('tiny-pooled', 'hello world') <-> embed('tiny-bert', 'hello world')
 -- These models have no prefixes.
 SELECT embed_query('hello world') = embed('hello world') AS same, embed_query('tiny-int8', 'a') = embed('tiny-int8', 'a') AS same;
 
+
+-- Search texts by the quantised twin of the model that embeds the documents.
+SELECT (embed('tiny-q8', ARRAY['hello world', 'the quick brown fox', 'a']))[1] = embed('tiny-q8', 'hello world') AS same;
+SET pg_embed.query_model = 'tiny-q8';
+SELECT embed_query('hello world') = embed('tiny-q8', 'hello world') AS by_the_twin, embed_query('hello world') <=> embed('hello world') < 0.001 AS near,
+       embed_query('tiny-bert', 'a') = embed('tiny-bert', 'a') AS as_named;
+SET pg_embed.query_model = 'no-such-model';
+\set VERBOSITY terse
+SELECT embed_query('hello world');
+\set VERBOSITY default
+RESET pg_embed.query_model;
+
 SELECT token_count('hello world'), token_count(''), token_count('tiny-bert', repeat('word ', 1000)) > 64 AS more_than_it_sees;
 
 -- Parts that the model sees whole: at most as long as asked, split at paragraphs, then sentences, then words; offsets are substr's.
@@ -62,7 +74,7 @@ SELECT * FROM chunk('text', model => 'no-such-model');
 \set VERBOSITY default
 DROP TABLE manual;
 
-SELECT name, dimensions, max_tokens, pooling, document_prefix, query_prefix, precision, path IS NOT NULL AS path, error
+SELECT name, dimensions, max_tokens, pooling, document_prefix, query_prefix, precision, twin_of, path IS NOT NULL AS path, error
 FROM embed_models() WHERE name LIKE 'tiny%' ORDER BY name;
 
 -- Volatility: what a generated column and an index need, and what only a query may use.

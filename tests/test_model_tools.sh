@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Tests tools/fuse_model.py and tools/quantize_model.py with the tiny models of the tests. $1: a Python that has what
+# tools/requirements-fuse.txt lists.
+set -euo pipefail
+
+cd "$(dirname "$0")/.."
+python=$1
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+fail() {
+    echo "not ok - $*"
+    cat "$scratch/output"
+    exit 1
+}
+
+# run STATUS TOOL ARGUMENTS...: the tool must exit with STATUS; what it prints goes to $scratch/output.
+run() {
+    local expected=$1 status=0
+    shift
+    "$python" "tools/$1" "${@:2}" >"$scratch/output" 2>&1 || status=$?
+    [ "$status" = "$expected" ] || fail "$*: exit code $status, expected $expected"
+}
+
+says() {
+    grep -qF -- "$1" "$scratch/output" || fail "the output does not say '$1'"
+}
+
+run 0 quantize_model.py tests/data/tiny-bert "$scratch/tiny-q8"
+diff -r tests/data/tiny-q8 "$scratch/tiny-q8" || fail "the twin differs from the one in tests/data"
+echo "ok - the twin of a model is the same to the last byte"
+
+cp -r tests/data/tiny-bert "$scratch/fused"
+run 0 fuse_model.py "$scratch/fused"
+says "fused $scratch/fused/model.onnx"
+! cmp -s tests/data/tiny-bert/model.onnx "$scratch/fused/model.onnx" || fail "the graph is the same"
+cp "$scratch/fused/model.onnx" "$scratch/before"
+run 0 fuse_model.py "$scratch/fused"
+says "it has ONNX Runtime's own operators already"
+cmp "$scratch/before" "$scratch/fused/model.onnx" || fail "a fused model was changed"
+echo "ok - a model is fused, once"
+
+run 1 quantize_model.py "$scratch/fused" "$scratch/none"
+says "take the model as it came"
+[ ! -e "$scratch/none" ] || fail "something was written"
+echo "ok - a fused model is not quantised"
+
+cp -r tests/data/tiny-int8 "$scratch/int8"
+run 0 fuse_model.py "$scratch/int8"
+says "left as it is: $scratch/int8/model.onnx: attention can be fused in 0 of 2 layers"
+diff -r tests/data/tiny-int8 "$scratch/int8" || fail "a model that cannot be fused was changed"
+run 1 quantize_model.py "$scratch/int8" "$scratch/none"
+says "has no matrix of weights that could be quantised"
+run 1 fuse_model.py "$scratch/absent"
+run 1 quantize_model.py "$scratch/absent" "$scratch/none"
+[ ! -e "$scratch/none" ] || fail "something was written"
+echo "ok - what cannot be fused or quantised stays as it is"
