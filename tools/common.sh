@@ -129,24 +129,23 @@ install_model() {
         "$DEV/venv/bin/python" tools/fuse_model.py "$MODELS/$1"
 }
 
-# install_twin MODEL [--repo OWNER/NAME]: puts the quantised twin of a model into $MODELS, as MODEL-q8. MODEL can also be a
-# folder, /path/to/NAME. The twin is made from the model as it comes, not from one in $MODELS, whose operators are fused.
-install_twin() (
+# install_twin MODEL [--repo OWNER/NAME]: puts the quantised twin of a model into $MODELS, as MODEL-q8, and the model too if
+# it is not there. MODEL can also be a folder, /path/to/NAME.
+install_twin() {
+    local base from scratch
     base=$(basename "$1")
-    mkdir -p "$MODELS"
-    scratch=$(mktemp -d -p "$MODELS" .twin.XXXXXX)
-    trap 'rm -rf "$scratch"' EXIT
-    source=$scratch/$base
-    install_model_tools
-    if [[ $1 == */* ]]; then
-        source=$1
-    else
-        "$DEV/venv/bin/python" tools/get_model.py "$1" "$scratch" "${@:2}" >/dev/null
+    from=$1
+    if [[ $1 != */* ]]; then
+        from=$MODELS/$1
+        [ -e "$from" ] || install_model "$@"
     fi
-    "$DEV/venv/bin/python" tools/quantize_model.py "$source" "$scratch/$base-q8"
+    install_model_tools
+    scratch=$MODELS/.$base-q8
+    rm -rf "$scratch"
+    "$DEV/venv/bin/python" tools/quantize_model.py "$from" "$scratch"
     rm -rf "${MODELS:?}/$base-q8"
-    mv "$scratch/$base-q8" "$MODELS/"
-)
+    mv "$scratch" "$MODELS/$base-q8"
+}
 
 # copy_model MODEL: copies a model from $MODELS to the real directory, and notes it for `make uninstall`.
 copy_model() {

@@ -59,16 +59,11 @@ def has_microsoft_operators(path):
     return any(node.domain == MICROSOFT for node in model.graph.node)
 
 
-def fuse(path, config, attention):
-    """The graph of the file `path` with fused operators: always layer normalisation and GELU, and only if `attention` also
-    attention and what surrounds it. -> optimizer.OnnxModel"""
+def fuse(path, config):
+    """The graph of the file `path` with what can be fused in it: normalisation, GELU, attention. -> optimizer.OnnxModel"""
     options = FusionOptions("bert")
-    if not attention:
-        options.enable_attention = False
-        options.enable_skip_layer_norm = False
-        options.enable_embed_layer_norm = False
-        options.enable_bias_skip_layer_norm = False
-        options.enable_bias_gelu = False
+    # ONNX Runtime would do this one by itself; quantize_model.py has use for the parts.
+    options.enable_bias_gelu = False
     # What it prints and logs is for who writes such tools.
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
@@ -113,7 +108,7 @@ def replace(path, config):
     """Put the fused graph in the place of the file `path`. Raises NotFused."""
     if has_microsoft_operators(path):
         raise NotFused("it has ONNX Runtime's own operators already")
-    fused = fuse(path, config, attention=True)
+    fused = fuse(path, config)
     layers = config_number(config, "num_hidden_layers", "n_layers")
     found = fused.get_fused_operator_statistics().get("Attention", 0)
     if found == 0 or found != layers:

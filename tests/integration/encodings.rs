@@ -66,7 +66,7 @@ fn messages_and_names_outside_utf8_are_escaped() {
     {
         let refusal = refused(client, "SELECT embed('modèle', 'text')");
         assert_eq!(refusal.message, format!("model \"{unknown}\" does not exist"));
-        assert!(refusal.detail.ends_with(&format!("tiny-pooled, {installed}.")), "{refusal:?}");
+        assert!(refusal.detail.ends_with(&format!("tiny-q8, {installed}.")), "{refusal:?}");
         client.batch_execute("SET pg_embed.default_model = 'modèle'").unwrap();
         assert_eq!(refused(client, "SELECT embed('text')"), refusal);
         client.batch_execute("RESET pg_embed.default_model").unwrap();

@@ -30,6 +30,7 @@ mod network;
 mod plans;
 mod pressure;
 mod privileges;
+mod query_model;
 mod readme;
 mod runtime;
 mod schemas;
