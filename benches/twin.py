@@ -102,7 +102,7 @@ def cosines(connection: psycopg.Connection) -> str:
 
 def private_kb(pid: int) -> int:
     text = pathlib.Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_"))
+    return sum(int(line.split()[1]) for line in text.splitlines() if line.startswith("Private_Dirty"))
 
 
 def new_sessions(model: str, texts: list[str]) -> tuple[float, float, float]:

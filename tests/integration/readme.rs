@@ -1,6 +1,6 @@
 //! The README's tour and its sections on filtering, chunks and vectorizers, run as they stand.
 
-use crate::cluster::{Cluster, blocks, in_newer_words, rows, skipped};
+use crate::cluster::{Cluster, blocks, in_newer_words, installed_models, rows, skipped, value};
 
 /// The indented lines of a section.
 fn code_of(section: &str) -> String {
@@ -102,6 +102,31 @@ fn pipelines_do_what_they_say() {
         }
     }
     assert_eq!(shown.next(), None);
+}
+
+#[test]
+fn a_twin_does_what_it_says() {
+    let cluster = Cluster::start();
+    let (model, twin) = ("all-minilm-l6-v2", "all-minilm-l6-v2-q8");
+    if cluster.real_model() != Some(model) || !installed_models().join(twin).is_dir() {
+        return skipped("the README on twins: all-minilm-l6-v2 or its twin is not installed");
+    }
+    std::os::unix::fs::symlink(installed_models().join(twin), cluster.models().join(twin)).unwrap();
+    let mut client = cluster.client();
+    client.batch_execute(&format!("SET pg_embed.default_model = '{model}'")).unwrap();
+    let answers = blocks("README.md", "text twin answer");
+    let statements = blocks("README.md", "sql twin");
+    assert_eq!((statements.len(), answers.len()), (2, 2));
+    for (statements, answer) in statements.iter().zip(&answers) {
+        let mut last = vec![];
+        for statement in statements.split_inclusive(";\n") {
+            last = lines(&mut client, statement);
+        }
+        let answer: Vec<&str> = answer.lines().map(str::trim_end).collect();
+        assert_eq!(last, answer, "{statements}");
+    }
+    let by_twin = format!("SELECT embed_query('x') = embed('{twin}', 'x')");
+    assert_eq!(value(&mut client, &by_twin), "t");
 }
 
 /// What psql would print of a statement's rows, without their number.

@@ -191,6 +191,28 @@ fn a_quantized_twin_gives_a_text_the_same_bits_in_any_company() {
 }
 
 #[test]
+fn the_twin_of_a_real_model_is_near_it() {
+    let (Some(folder), Some(_)) = (real_model("all-minilm-l6-v2-q8"), real_model("all-minilm-l6-v2")) else {
+        return;
+    };
+    let expected: Expected = read("all-minilm-l6-v2.expected.json");
+    let mut model = open(&folder);
+    assert_eq!(model.spec().twin_of.as_deref(), Some("all-minilm-l6-v2"));
+    let texts: Vec<&str> = expected.texts.iter().map(|t| t.text.as_str()).collect();
+    let together = embed(&mut model, &texts);
+    let mut cosines = vec![];
+    for (text, together) in expected.texts.iter().zip(&together) {
+        assert_eq!(embed(&mut model, &[&text.text])[0], *together);
+        if let (Some(expected), Some(found)) = (&text.mean, &together.vector) {
+            cosines.push(expected.iter().zip(found.iter()).map(|(a, b)| a * b).sum::<f32>());
+        }
+    }
+    // Measured: .9959 and .982 of 10,000 glosses.
+    let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
+    assert!(mean > 0.99 && cosines.iter().all(|cosine| *cosine > 0.96), "{cosines:?}");
+}
+
+#[test]
 fn encoders_of_other_architectures() {
     // float16 has 11 bits.
     for (name, tolerance) in
