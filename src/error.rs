@@ -68,6 +68,11 @@ pub enum Error {
         model: String,
         expected: usize,
     },
+    /// `pg_embed.query_model` was quantised from other files than the default model has.
+    StaleTwin {
+        query_model: String,
+        model: String,
+    },
     Trigger(TriggerError),
     Chunk(ChunkError),
     Pipeline(PipelineError),
@@ -321,6 +326,11 @@ impl From<Error> for ErrorReport {
                 format!("query model \"{query_model}\" has {found} dimensions, default model \"{model}\" has {expected}"),
             )
             .set_hint("Set pg_embed.query_model to the twin of the model that embeds the documents, or to ''."),
+            Error::StaleTwin { query_model, model } => report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("query model \"{query_model}\" was made from other files than model \"{model}\" has"),
+            )
+            .set_hint(presentable(format!("Make it anew: make model MODEL={query_model}, where pg_embed was built."))),
             Error::Trigger(e) => trigger_report(e),
             Error::Chunk(e) => chunk_report(e),
             Error::Pipeline(e) => pipeline::report_of(e),

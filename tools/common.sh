@@ -126,7 +126,8 @@ install_model_tools() {
 install_model() {
     install_model_tools &&
         "$DEV/venv/bin/python" tools/get_model.py "$1" "$MODELS" "${@:2}" &&
-        "$DEV/venv/bin/python" tools/fuse_model.py "$MODELS/$1"
+        "$DEV/venv/bin/python" tools/fuse_model.py "$MODELS/$1" &&
+        { [ ! -e "$MODELS/$1-q8" ] || install_twin "$1"; } # of other files it is the twin no more
 }
 
 # install_twin MODEL [--repo OWNER/NAME]: puts the quantised twin of a model into $MODELS, as MODEL-q8, and the model too if

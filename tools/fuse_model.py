@@ -8,7 +8,7 @@ does not do by itself, and if the new graph gives the same hidden states, to TOL
 model stays as it is; one line says which.
 
 Needs tools/requirements-fuse.txt.
-Exit code: 0 whatever became of the model, 1 if its folder cannot be read or written.
+Exit code: 0 whatever became of the model, 1 if its folder cannot be read.
 """
 
 import contextlib
@@ -54,13 +54,23 @@ def config_number(config, *names):
     return next((config[name] for name in names if name in config), 0)
 
 
-def has_microsoft_operators(path):
-    model = onnx.load(str(path), load_external_data=False)
+def load(path):
+    """-> the onnx.ModelProto of the file `path`, with its weights."""
+    model = onnx.load(str(path))
+    # Old files list weights among the inputs, too, where nothing takes them for constants.
+    weights = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in weights]
+    del model.graph.input[:]
+    model.graph.input.extend(inputs)
+    return model
+
+
+def has_microsoft_operators(model):
     return any(node.domain == MICROSOFT for node in model.graph.node)
 
 
-def fuse(path, config):
-    """The graph of the file `path` with what can be fused in it: normalisation, GELU, attention. -> optimizer.OnnxModel"""
+def fuse(model, config):
+    """`model` with what can be fused in it: normalisation, GELU, attention. -> optimizer.OnnxModel"""
     options = FusionOptions("bert")
     # ONNX Runtime would do this one by itself; quantize_model.py has use for the parts.
     options.enable_bias_gelu = False
@@ -68,7 +78,7 @@ def fuse(path, config):
     logging.disable(logging.WARNING)
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return optimizer.optimize_model(
-            str(path), model_type="bert", num_heads=config_number(config, "num_attention_heads", "n_heads"),
+            model, model_type="bert", num_heads=config_number(config, "num_attention_heads", "n_heads"),
             hidden_size=config_number(config, "hidden_size", "dim"), opt_level=0, optimization_options=options)
 
 
@@ -76,7 +86,7 @@ def sample_inputs(config):
     """Texts of random tokens, of several lengths, padded on the right. -> (inputs by name, mask), int64 [texts, tokens]"""
     generator = np.random.default_rng(1)
     # Some models number positions from 2.
-    longest = max(1, min(LENGTHS[-1], config_number(config, "max_position_embeddings") - 2))
+    longest = min(LENGTHS[-1], config.get("max_position_embeddings", 512) - 2)
     lengths = np.minimum(LENGTHS, longest)
     mask = (np.arange(longest) < lengths[:, None]).astype(np.int64)
     ids = generator.integers(5, config["vocab_size"], mask.shape) * mask
@@ -106,9 +116,10 @@ def check(before, after, config):
 
 def replace(path, config):
     """Put the fused graph in the place of the file `path`. Raises NotFused."""
-    if has_microsoft_operators(path):
+    model = load(path)
+    if has_microsoft_operators(model):
         raise NotFused("it has ONNX Runtime's own operators already")
-    fused = fuse(path, config)
+    fused = fuse(model, config)
     layers = config_number(config, "num_hidden_layers", "n_layers")
     found = fused.get_fused_operator_statistics().get("Attention", 0)
     if found == 0 or found != layers:
@@ -125,9 +136,10 @@ def main():
         sys.exit("usage: fuse_model.py FOLDER")
     try:
         path, config = find_model(Path(sys.argv[1]))
-        replace(path, config)
     except (OSError, ValueError) as error:
         sys.exit(f"fuse_model.py: {error}")
+    try:
+        replace(path, config)
     # The tool and the library raise whatever they come upon in a model that they do not know.
     except Exception as error:
         print(f"left as it is: {path}: {error}")

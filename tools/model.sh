@@ -16,6 +16,7 @@ fi
 if [ -n "${QUANTIZE:-}" ]; then
     say "Quantising the model $MODEL"
     install_twin "$MODEL" ${REPO:+--repo "$REPO"}
+    base=$MODEL
     MODEL=$(basename "$MODEL")-q8
 else
     say "Fetching the model $MODEL"
@@ -23,6 +24,8 @@ else
 fi
 if [ -e "${DESTDIR:-}$SHAREDIR/extension/pg_embed.control" ]; then
     copy_model "$MODEL"
+    # Queries by the twin want the model of the documents beside it.
+    [ ! -e "$MODELS/${base:-}/model.onnx" ] || copy_model "$base"
     say "Installed $MODEL also in ${DESTDIR:-}$SHAREDIR/pg_embed/models"
 else
     say "Installed $MODEL in $MODELS"

@@ -50,7 +50,7 @@ pgrx_test() {
 }
 
 copy_test_models
-[ -e "$MODELS/$(demo_model)-q8" ] || install_twin "$(demo_model)"
+install_twin "$(demo_model)"
 say "The model of the tests is $(demo_model)"
 
 say "1/5 The crates that know nothing of Postgres"

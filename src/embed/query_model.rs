@@ -1,53 +1,66 @@
 //! `pg_embed.query_model`: a model that embeds search texts in the place of the one that has embedded the documents. Its
-//! quantised twin gives nearly the same vectors in a third of the time.
+//! quantised twin gives nearly the same vectors in less than half of the time.
 
 use std::cell::RefCell;
 use std::path::PathBuf;
 
 use embedder::{ModelSpec, catalog};
 
+use super::models;
 use crate::error::Error;
 use crate::guc;
 
-/// What the folders of two models say.
+/// What the files of two models say.
 #[derive(Clone, Copy)]
 struct Pair {
     /// Of the vectors of the documents' model, and of the query model.
     dimensions: [usize; 2],
-    is_twin: bool,
+    kinship: Kinship,
 }
 
-/// The query model, if there is one. Errors: [`Error::QueryModel`] if its vectors have other dimensions than those of the default
-/// model.
+#[derive(Clone, Copy, PartialEq)]
+enum Kinship {
+    Twin,
+    /// The query model was made from files that the model has no more.
+    OfOtherFiles,
+    None,
+}
+
+/// The query model, if there is one.
+///
+/// Errors: [`Error::QueryModel`] if its vectors have other dimensions than those of the default model; [`Error::StaleTwin`].
 pub fn of_default_model() -> Result<Option<String>, Error> {
     let query_model = guc::query_model();
     if query_model.is_empty() {
         return Ok(None);
     }
     let model = guc::default_model();
-    let Pair { dimensions: [expected, found], .. } = pair(&model, &query_model)?;
+    let Pair { dimensions: [expected, found], kinship } = pair(&model, "", &query_model)?;
     if found != expected {
         return Err(Error::QueryModel { query_model, found, model, expected });
+    }
+    if kinship == Kinship::OfOtherFiles {
+        return Err(Error::StaleTwin { query_model, model });
     }
     Ok(Some(query_model))
 }
 
-/// What embeds the search texts for documents of this model: the query model if it is the model's twin, else the model.
-pub fn of(model: String) -> Result<String, Error> {
+/// What embeds the search texts for documents of this model, whose content is given: the query model if it is the model's twin, else
+/// the model.
+pub fn of(model: String, content_hash: &str) -> Result<String, Error> {
     let query_model = guc::query_model();
-    let is_twin = !query_model.is_empty() && pair(&model, &query_model)?.is_twin;
+    let is_twin =
+        !query_model.is_empty() && pair(&model, content_hash, &query_model)?.kinship == Kinship::Twin;
     Ok(if is_twin { query_model } else { model })
 }
 
-/// Looked up once for many rows: files of a model are part of its name.
-fn pair(model: &str, query_model: &str) -> Result<Pair, Error> {
-    type Key = (PathBuf, String, String);
+/// Looked up once for many rows: files of a model are part of its name, or of its content.
+fn pair(model: &str, content_hash: &str, query_model: &str) -> Result<Pair, Error> {
+    type Key = (PathBuf, [String; 3]);
     thread_local!(static LAST: RefCell<Option<(Key, Pair)>> = const { RefCell::new(None) });
-    let model_path = guc::model_path();
+    let (model_path, names) = (guc::model_path(), [model, content_hash, query_model]);
     let known = LAST.with_borrow(|last| match last {
-        Some(((path, of, query), pair)) if *path == model_path && of == model && query == query_model => {
-            Some(*pair)
-        }
+        Some(((path, of), pair)) if *path == model_path && *of == names => Some(*pair),
         _ => None,
     });
     if let Some(known) = known {
@@ -56,10 +69,16 @@ fn pair(model: &str, query_model: &str) -> Result<Pair, Error> {
     let spec =
         |name| -> Result<ModelSpec, Error> { Ok(ModelSpec::read(&catalog::locate(&model_path, name)?)?) };
     let (documents, queries) = (spec(model)?, spec(query_model)?);
-    let pair = Pair {
-        dimensions: [documents.dimensions, queries.dimensions],
-        is_twin: queries.twin_of.as_deref() == Some(model),
+    let kinship = if queries.is_twin_of(&documents)? {
+        // What this session has loaded may have been the twin of other files.
+        models::open_version(query_model, &queries.content_hash()?)?;
+        Kinship::Twin
+    } else if queries.twin_of.as_deref() == Some(model) {
+        Kinship::OfOtherFiles
+    } else {
+        Kinship::None
     };
-    LAST.set(Some(((model_path, model.to_string(), query_model.to_string()), pair)));
+    let pair = Pair { dimensions: [documents.dimensions, queries.dimensions], kinship };
+    LAST.set(Some(((model_path, names.map(str::to_string)), pair)));
     Ok(pair)
 }

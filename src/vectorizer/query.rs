@@ -19,7 +19,8 @@ use crate::vector::VectorBuf;
 fn vectorizer_embed(name: Text<'_>, input: Text<'_>, fcinfo: pg_sys::FunctionCallInfo) -> Option<VectorBuf> {
     // SAFETY: Postgres passes a valid call.
     let home = unsafe { Home::of_call(fcinfo) };
-    let model = query_model::of(model(&home, &text::server(&name)).or_raise()).or_raise();
+    let [model, content] = model(&home, &text::server(&name)).or_raise();
+    let model = query_model::of(model, &content).or_raise();
     let take = |vector: Option<&[f32]>| vector.map(VectorBuf::from_slice);
     models::embed(Some(&model), Kind::Query, &input, take).or_raise().transpose().or_raise()
 }
@@ -29,12 +30,12 @@ fn vectorizer_embed(name: Text<'_>, input: Text<'_>, fcinfo: pg_sys::FunctionCal
 type Moment = [u32; 5];
 
 thread_local! {
-    /// Of the last look: the name, when, and the model. A statement without an index calls for each row.
-    static LAST: RefCell<Option<(CString, Moment, String)>> = const { RefCell::new(None) };
+    /// Of the last look: the name, when, and the model's name and content. A statement without an index calls for each row.
+    static LAST: RefCell<Option<(CString, Moment, [String; 2])>> = const { RefCell::new(None) };
 }
 
-/// The model of a vectorizer.
-fn model(home: &Home, name: &CString) -> Result<String, Error> {
+/// The name and the content of a vectorizer's model.
+fn model(home: &Home, name: &CString) -> Result<[String; 2], Error> {
     // SAFETY: a function runs under a snapshot.
     let moment = unsafe {
         let snapshot = &*pg_sys::GetActiveSnapshot();
@@ -50,6 +51,7 @@ fn model(home: &Home, name: &CString) -> Result<String, Error> {
     }
     let found = Vectorizer::seen_by_name(home, &Connection::open(), name)?;
     found.open_model()?;
-    LAST.set(Some((name.clone(), moment, found.model.clone())));
-    Ok(found.model)
+    let model = [found.model, found.model_hash];
+    LAST.set(Some((name.clone(), moment, model.clone())));
+    Ok(model)
 }

@@ -1,6 +1,6 @@
 //! `pg_embed.query_model`: search texts by another model than the documents, as a rule its quantised twin.
 
-use crate::cluster::{Cluster, refused, rows, value};
+use crate::cluster::{Cluster, refused, rows, test_data, value, wait_until};
 
 #[test]
 fn the_twin_of_a_vectorizers_model_embeds_what_is_searched_for() {
@@ -27,6 +27,40 @@ fn the_twin_of_a_vectorizers_model_embeds_what_is_searched_for() {
     assert_eq!(refused(&mut client, "SELECT vectorizer_embed('docs', 'text')").sqlstate, "42704");
     client.batch_execute("RESET pg_embed.query_model").unwrap();
     assert_eq!(embedded_by(&mut client), "tiny-bert");
+}
+
+#[test]
+fn the_twin_of_other_files_is_refused() {
+    let cluster = Cluster::start();
+    let mut client = cluster.client();
+    client
+        .batch_execute(
+            "CREATE TABLE docs (id int PRIMARY KEY, body text);
+             SELECT vectorizer_create('docs', sources => '{body}', target => 'embedding', name => 'docs');
+             SET pg_embed.query_model = 'tiny-q8'",
+        )
+        .unwrap();
+    let by_twin = "SELECT vectorizer_embed('docs', 'text') = embed('tiny-q8', 'text')";
+    assert_eq!(value(&mut client, by_twin), "t");
+    // The same dimensions, other vectors.
+    let file = cluster.models().join("tiny-bert/model.onnx");
+    std::fs::copy(test_data("tiny-pooled/model.onnx"), &file).unwrap();
+    for mut client in [cluster.client(), cluster.client()] {
+        client.batch_execute("SET pg_embed.query_model = 'tiny-q8'").unwrap();
+        let refusal = refused(&mut client, "SELECT embed_query('text')");
+        assert_eq!(refusal.sqlstate, "55000", "{refusal:?}");
+        let message = "query model \"tiny-q8\" was made from other files than model \"tiny-bert\" has";
+        assert_eq!(refusal.message, message);
+    }
+    let changed = "SELECT vectorizer_alter('docs', model => 'tiny-bert')";
+    client.batch_execute(changed).unwrap();
+    wait_until("the vectors are those of the new files", || {
+        value(&mut client, "SELECT count(*) FROM vectorizer_status") == "1"
+    });
+    // In the session that has used the twin before.
+    assert_eq!(value(&mut client, by_twin), "f");
+    std::fs::copy(test_data("tiny-bert/model.onnx"), &file).unwrap();
+    assert_eq!(value(&mut cluster.client(), "SELECT embed_query('text') IS NOT NULL"), "t");
 }
 
 #[test]

@@ -76,7 +76,8 @@ fn output(outputs: &[Value], dimensions: usize) -> Result<(String, Float), Strin
         _ => return Err(format!("output \"{name}\" is not a float32 or float16 tensor")),
     };
     let last = shape.last().copied().flatten();
-    if !matches!(shape.len(), 2 | 3) || last.is_some_and(|last| last != dimensions as u64) {
+    // A file need not tell a shape: it is looked at again when the model has run.
+    if !matches!(shape.len(), 0 | 2 | 3) || last.is_some_and(|last| last != dimensions as u64) {
         let shape: Vec<String> = shape.iter().map(|n| n.map_or("?".to_string(), |n| n.to_string())).collect();
         return Err(format!(
             "output \"{name}\" has shape [{}], but config.json promises {dimensions} dimensions",

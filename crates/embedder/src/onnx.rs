@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::fmt;
 use std::fs::File;
 use std::io::{BufReader, Read, Seek, SeekFrom};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::Error;
 
@@ -75,6 +75,8 @@ pub struct OnnxFile {
     /// What the model must be given: initializers left out, which old files list among the inputs.
     pub inputs: Vec<Value>,
     pub outputs: Vec<Value>,
+    /// Files beside this one that hold weights.
+    pub weight_files: Vec<PathBuf>,
 }
 
 /// Of the weights' bytes a type must have one part in this many to be told: a layer's biases and norms are float32 in
@@ -96,16 +98,17 @@ impl OnnxFile {
                 _ => Ok(()),
             })
             .map_err(|reason| Error::invalid(path, format!("not a whole ONNX file: {reason}")))?;
-        for name in &found.files {
-            let beside = path.with_file_name(name);
-            std::fs::metadata(&beside).map_err(Error::unreadable(&beside))?;
+        let weight_files: Vec<PathBuf> = found.files.iter().map(|name| path.with_file_name(name)).collect();
+        for file in &weight_files {
+            std::fs::metadata(file).map_err(Error::unreadable(file))?;
         }
-        let all: u64 = found.weight_bytes.iter().map(|(_, bytes)| bytes).sum();
+        // Sums saturate: a broken file can claim any length.
+        let all = found.weight_bytes.iter().fold(0u64, |sum, (_, bytes)| sum.saturating_add(*bytes));
         if all == 0 && found.files.is_empty() {
             return Err(Error::invalid(path, "not an ONNX model with weights"));
         }
         found.weight_bytes.sort_by_key(|(_, bytes)| std::cmp::Reverse(*bytes));
-        let told = found.weight_bytes.iter().filter(|(_, bytes)| bytes * TOLD_SHARE >= all);
+        let told = found.weight_bytes.iter().filter(|(_, bytes)| *bytes >= all / TOLD_SHARE);
         Ok(OnnxFile {
             precision: Precision {
                 types: told.map(|(data_type, _)| *data_type).collect(),
@@ -118,6 +121,7 @@ impl OnnxFile {
                 .filter(|input| !found.initializers.contains(&input.name))
                 .collect(),
             outputs: found.outputs,
+            weight_files,
         })
     }
 }
@@ -189,7 +193,7 @@ impl Proto {
     /// TensorProto: data_type = 2 and data_location = 14, varints, which `fields` does not hand out; name = 8,
     /// external_data = 13. Returns its name.
     fn tensor(&mut self, end: u64, found: &mut Found) -> Result<String, String> {
-        let bytes = end - self.position;
+        let mut bytes = end - self.position;
         let (mut data_type, mut name) = (0, String::new());
         while self.position < end {
             let (field, wire) = self.tag()?;
@@ -201,7 +205,7 @@ impl Proto {
                     let field_end = self.field_end(wire, end)?;
                     match (field, wire) {
                         (8, 2) => name = self.name(field_end)?,
-                        (13, 2) => self.external_data(field_end, found)?,
+                        (13, 2) => bytes = bytes.saturating_add(self.external_data(field_end, found)?),
                         _ => {}
                     }
                     self.seek(field_end)?;
@@ -212,14 +216,15 @@ impl Proto {
             return Err(format!("a tensor before byte {} is longer than what holds it", self.position));
         }
         match found.weight_bytes.iter_mut().find(|(known, _)| known.0 == data_type) {
-            Some((_, sum)) => *sum += bytes,
+            Some((_, sum)) => *sum = sum.saturating_add(bytes),
             None => found.weight_bytes.push((ElementType(data_type), bytes)),
         }
         Ok(name)
     }
 
-    /// StringStringEntryProto: key = 1, value = 2. The key "location" has the name of a file.
-    fn external_data(&mut self, end: u64, found: &mut Found) -> Result<(), String> {
+    /// StringStringEntryProto: key = 1, value = 2. The key "location" has the name of a file, "length" how many bytes of it are the
+    /// tensor's, which are returned.
+    fn external_data(&mut self, end: u64, found: &mut Found) -> Result<u64, String> {
         let mut entry = [String::new(), String::new()];
         self.fields(end, &mut |reader, field, end| {
             if let Some(part) = entry.get_mut((field as usize).wrapping_sub(1)) {
@@ -230,8 +235,9 @@ impl Proto {
         let [key, value] = entry;
         if key == "location" && !found.files.contains(&value) {
             found.files.push(value);
+            return Ok(0);
         }
-        Ok(())
+        Ok(if key == "length" { value.parse().unwrap_or(0) } else { 0 })
     }
 
     /// ValueInfoProto: name = 1, type = 2. TypeProto: tensor_type = 1.
@@ -279,7 +285,8 @@ impl Proto {
         while self.position < end {
             let (field, wire) = self.tag()?;
             if (field, wire) == (1, 0) {
-                dimension = Some(self.varint()?);
+                // Some write -1 for what is not known.
+                dimension = Some(self.varint()?).filter(|value| i64::try_from(*value).is_ok());
             } else {
                 let field_end = self.field_end(wire, end)?;
                 self.seek(field_end)?;
@@ -357,7 +364,10 @@ impl Proto {
     fn seek(&mut self, to: u64) -> Result<(), String> {
         if to != self.position {
             // `seek_relative` keeps the buffer for the many short skips.
-            let distance = i64::try_from(to - self.position).map_err(|e| e.to_string())?;
+            let distance =
+                to.checked_sub(self.position).and_then(|distance| i64::try_from(distance).ok()).ok_or_else(
+                    || format!("a number before byte {} is longer than what holds it", self.position),
+                )?;
             self.input
                 .seek_relative(distance)
                 .or_else(|_| self.input.seek(SeekFrom::Start(to)).map(|_| ()))

@@ -229,6 +229,7 @@ fn encoders_of_other_architectures() {
     let precision = |name: &str| ModelSpec::read(&data("encoders").join(name)).unwrap().precision;
     assert_eq!(precision("float16").to_string(), "float16");
     assert!(!precision("distilbert").weights_inside);
+    assert_eq!(precision("distilbert").to_string(), "float32");
 }
 
 #[test]
@@ -236,7 +237,14 @@ fn a_graph_that_is_no_encoder_is_told_without_loading_it() {
     let reason = |folder: &Path| ModelSpec::read(folder).unwrap_err().with_reason();
     let copy = tempfile::tempdir().unwrap();
     copy_folder(&data("encoders/distilbert"), copy.path());
-    std::fs::remove_file(copy.path().join("model.onnx_data")).unwrap();
+    let weights = copy.path().join("model.onnx_data");
+    let content = || ModelSpec::read(copy.path()).unwrap().content_hash().unwrap();
+    let before = content();
+    let mut bytes = std::fs::read(&weights).unwrap();
+    bytes[0] ^= 1;
+    std::fs::write(&weights, bytes).unwrap();
+    assert_ne!(content(), before, "other weights are another model");
+    std::fs::remove_file(weights).unwrap();
     assert!(reason(copy.path()).contains("model.onnx_data"), "{}", reason(copy.path()));
     // Names of the same length, so that the file stays whole.
     let cases = [

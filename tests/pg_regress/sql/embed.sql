@@ -31,7 +31,6 @@ SELECT embed('tiny-pooled', 'hello world') <-> embed('tiny-bert', 'hello world')
 -- These models have no prefixes.
 SELECT embed_query('hello world') = embed('hello world') AS same, embed_query('tiny-int8', 'a') = embed('tiny-int8', 'a') AS same;
 
-
 -- Search texts by the quantised twin of the model that embeds the documents.
 SELECT (embed('tiny-q8', ARRAY['hello world', 'the quick brown fox', 'a']))[1] = embed('tiny-q8', 'hello world') AS same;
 SET pg_embed.query_model = 'tiny-q8';
