@@ -138,14 +138,15 @@ install_twin() {
     from=$1
     if [[ $1 != */* ]]; then
         from=$MODELS/$1
-        [ -e "$from" ] || install_model "$@"
+        [ -e "$from" ] || install_model "$@" || return
     fi
-    install_model_tools
     scratch=$MODELS/.$base-q8
-    rm -rf "$scratch"
-    "$DEV/venv/bin/python" tools/quantize_model.py "$from" "$scratch"
-    rm -rf "${MODELS:?}/$base-q8"
-    mv "$scratch" "$MODELS/$base-q8"
+    # A chain, as in a condition nothing else ends it: the twin that is there must outlive a failure.
+    install_model_tools &&
+        rm -rf "$scratch" &&
+        "$DEV/venv/bin/python" tools/quantize_model.py "$from" "$scratch" &&
+        rm -rf "${MODELS:?}/$base-q8" &&
+        mv "$scratch" "$MODELS/$base-q8"
 }
 
 # copy_model MODEL: copies a model from $MODELS to the real directory, and notes it for `make uninstall`.

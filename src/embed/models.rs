@@ -152,7 +152,8 @@ pub fn content_hash(model: &str) -> Result<String, Error> {
     Ok(spec_now(model)?.content_hash()?)
 }
 
-fn spec_now(model: &str) -> Result<ModelSpec, Error> {
+/// What the files of a model say now.
+pub fn spec_now(model: &str) -> Result<ModelSpec, Error> {
     Ok(ModelSpec::read(&catalog::locate(&guc::model_path(), model)?)?)
 }
 

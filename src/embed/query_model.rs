@@ -4,8 +4,6 @@
 use std::cell::RefCell;
 use std::path::PathBuf;
 
-use embedder::{ModelSpec, catalog};
-
 use super::models;
 use crate::error::Error;
 use crate::guc;
@@ -66,9 +64,7 @@ fn pair(model: &str, content_hash: &str, query_model: &str) -> Result<Pair, Erro
     if let Some(known) = known {
         return Ok(known);
     }
-    let spec =
-        |name| -> Result<ModelSpec, Error> { Ok(ModelSpec::read(&catalog::locate(&model_path, name)?)?) };
-    let (documents, queries) = (spec(model)?, spec(query_model)?);
+    let (documents, queries) = (models::spec_now(model)?, models::spec_now(query_model)?);
     let kinship = if queries.is_twin_of(&documents)? {
         // What this session has loaded may have been the twin of other files.
         models::open_version(query_model, &queries.content_hash()?)?;

@@ -90,11 +90,7 @@ fn pipelines_do_what_they_say() {
     let mut shown = blocks("README.md", "text answer").into_iter();
     for part in page.split("```sql pipelines\n").skip(1) {
         let (statements, behind) = part.split_once("```").expect("a block ends");
-        let mut last = vec![];
-        // A procedure that commits cannot be one of several statements of a query.
-        for statement in statements.split_inclusive(";\n") {
-            last = lines(&mut client, statement);
-        }
+        let last = last_answer(&mut client, statements);
         if behind.trim_start().starts_with("```text answer") {
             let answer = shown.next().expect("as many answers as blocks have one");
             let answer: Vec<&str> = answer.lines().map(str::trim_end).collect();
@@ -118,15 +114,17 @@ fn a_twin_does_what_it_says() {
     let statements = blocks("README.md", "sql twin");
     assert_eq!((statements.len(), answers.len()), (2, 2));
     for (statements, answer) in statements.iter().zip(&answers) {
-        let mut last = vec![];
-        for statement in statements.split_inclusive(";\n") {
-            last = lines(&mut client, statement);
-        }
+        let last = last_answer(&mut client, statements);
         let answer: Vec<&str> = answer.lines().map(str::trim_end).collect();
         assert_eq!(last, answer, "{statements}");
     }
     let by_twin = format!("SELECT embed_query('x') = embed('{twin}', 'x')");
     assert_eq!(value(&mut client, &by_twin), "t");
+}
+
+/// Runs statements one by one, as a procedure that commits cannot be one of several of a query. Returns the last one's lines.
+fn last_answer(client: &mut postgres::Client, statements: &str) -> Vec<String> {
+    statements.split_inclusive(";\n").map(|statement| lines(client, statement)).last().unwrap_or_default()
 }
 
 /// What psql would print of a statement's rows, without their number.

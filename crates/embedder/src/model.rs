@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 use crate::chunk::{Chunk, ChunkOptions, Splitter};
 use crate::session::{self, Batch, Output, Session};
 use crate::tokenize::{Tokenizer, Tokens};
-use crate::weights::read_fingerprint;
-use crate::{Error, Interrupts, ModelSpec, batch, memory, pool};
+use crate::{Error, Interrupts, ModelSpec, batch, memory, pool, spec};
 
 /// Whether a text is stored or searched for: some models want a different prefix for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -89,7 +88,7 @@ impl Model {
         let tokenizer = Tokenizer::open(&spec)?;
         let own_tokens = |prefix: &str| tokenizer.count(prefix, Interrupts::NONE);
         let prefix_tokens = [own_tokens(&spec.document_prefix)?, own_tokens(&spec.query_prefix)?];
-        let graph = read_fingerprint(&spec.onnx_file).map_err(Error::unreadable(&spec.onnx_file))?;
+        let graph = spec::fingerprint(&spec.onnx_file)?;
         let content_hash = spec.content_hash_with(&graph)?;
         let (session, weights) = Session::open(&spec, options, graph)?;
         session::trim_memory();

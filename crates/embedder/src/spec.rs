@@ -135,8 +135,7 @@ impl ModelSpec {
     ///
     /// Errors: [`Error::Unreadable`].
     pub fn content_hash(&self) -> Result<String, Error> {
-        let graph = weights::read_fingerprint(&self.onnx_file).map_err(Error::unreadable(&self.onnx_file))?;
-        self.content_hash_with(&graph)
+        self.content_hash_with(&fingerprint(&self.onnx_file)?)
     }
 
     /// Whether this model was quantised from the graph that `model` has now. Reads it: 20 ms for 91 MB.
@@ -147,21 +146,17 @@ impl ModelSpec {
         else {
             return Ok(false);
         };
-        let file = &model.onnx_file;
-        Ok(weights::read_fingerprint(file).map_err(Error::unreadable(file))?.hash == *graph)
+        Ok(fingerprint(&model.onnx_file)?.hash == *graph)
     }
 
     /// As [`content_hash`](Self::content_hash), where the graph has been read.
     pub(crate) fn content_hash_with(&self, graph: &Fingerprint) -> Result<String, Error> {
-        let hash = |file: &PathBuf| -> Result<String, Error> {
-            Ok(weights::read_fingerprint(file).map_err(Error::unreadable(file))?.hash)
-        };
-        let tokenizer = hash(&self.tokenizer_file)?;
+        let tokenizer = fingerprint(&self.tokenizer_file)?.hash;
         let (max_tokens, pooling, normalize, prefix) =
             (self.max_tokens, self.pooling, self.normalize, &self.document_prefix);
         let mut all = format!("{} {tokenizer} {max_tokens} {pooling} {normalize} {prefix}", graph.hash);
         for file in &self.weight_files {
-            all.push_str(&hash(file)?);
+            all.push_str(&fingerprint(file)?.hash);
         }
         Ok(format!("{:032x}", XxHash3_128::oneshot(all.as_bytes())))
     }
@@ -301,6 +296,11 @@ fn prefixes(folder: &Path) -> Result<(String, String), Error> {
     let document = prompt(&["document", "passage", "corpus"]).or_else(|| default.clone()).unwrap_or_default();
     let query = prompt(&["query"]).or(default).unwrap_or_default();
     Ok((document, query))
+}
+
+/// Of a file of the model as it is now. Errors: [`Error::Unreadable`].
+pub(crate) fn fingerprint(file: &Path) -> Result<Fingerprint, Error> {
+    weights::read_fingerprint(file).map_err(Error::unreadable(file))
 }
 
 fn required_json<T: DeserializeOwned>(file: &Path) -> Result<T, Error> {

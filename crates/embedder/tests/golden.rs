@@ -162,15 +162,19 @@ fn a_dynamically_quantized_model_runs_one_text_at_a_time() {
     assert_same_direction(&expected, &embed(&mut model, &texts));
 }
 
+/// Between the expected mean pooled vectors and those that were found, of texts that have one.
+fn cosines(expected: &Expected, found: &[Embedding]) -> Vec<f32> {
+    let both = expected.texts.iter().zip(found);
+    both.filter_map(|(text, found)| Some((text.mean.as_ref()?, found.vector.as_ref()?)))
+        .map(|(expected, found)| expected.iter().zip(found.iter()).map(|(a, b)| a * b).sum())
+        .collect()
+}
+
 /// What quantisation leaves open: a rounding may fall the other way on another processor.
 #[track_caller]
 fn assert_same_direction(expected: &Expected, found: &[Embedding]) {
-    for (text, found) in expected.texts.iter().zip(found) {
-        if let (Some(expected), Some(found)) = (&text.mean, &found.vector) {
-            let cosine: f32 = expected.iter().zip(found.iter()).map(|(a, b)| a * b).sum();
-            assert!(cosine > 0.999, "{:?}: {cosine}", text.text);
-        }
-    }
+    let cosines = cosines(expected, found);
+    assert!(cosines.iter().all(|cosine| *cosine > 0.999), "{cosines:?}");
 }
 
 #[test]
@@ -200,13 +204,10 @@ fn the_twin_of_a_real_model_is_near_it() {
     assert_eq!(model.spec().twin_of.as_deref(), Some("all-minilm-l6-v2"));
     let texts: Vec<&str> = expected.texts.iter().map(|t| t.text.as_str()).collect();
     let together = embed(&mut model, &texts);
-    let mut cosines = vec![];
-    for (text, together) in expected.texts.iter().zip(&together) {
-        assert_eq!(embed(&mut model, &[&text.text])[0], *together);
-        if let (Some(expected), Some(found)) = (&text.mean, &together.vector) {
-            cosines.push(expected.iter().zip(found.iter()).map(|(a, b)| a * b).sum::<f32>());
-        }
+    for (text, together) in texts.iter().zip(&together) {
+        assert_eq!(embed(&mut model, &[text])[0], *together);
     }
+    let cosines = cosines(&expected, &together);
     // Measured: .9959 and .982 of 10,000 glosses.
     let mean = cosines.iter().sum::<f32>() / cosines.len() as f32;
     assert!(mean > 0.99 && cosines.iter().all(|cosine| *cosine > 0.96), "{cosines:?}");
