@@ -32,6 +32,7 @@ mod pressure;
 mod privileges;
 mod query_model;
 mod readme;
+mod rerank;
 mod runtime;
 mod schemas;
 mod sharding;
