@@ -12,3 +12,12 @@ CREATE FUNCTION rrf_score(rank bigint, k integer DEFAULT 60) RETURNS double prec
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN coalesce(1::double precision / (k + rank)::double precision, 0::double precision);
 COMMENT ON FUNCTION rrf_score(bigint, integer) IS 'what a rank from 1 adds to a row''s score in reciprocal rank fusion: 1 / (k + rank), 0 for NULL';
+
+CREATE FUNCTION hybrid_search(
+    vectorizer text, query text, k integer DEFAULT 10, filter jsonb DEFAULT '{}', config regconfig DEFAULT NULL, words text DEFAULT NULL,
+    word_weight double precision DEFAULT 1, candidates integer DEFAULT 100, rrf_k integer DEFAULT 60,
+    OUT key text[], OUT ordinal integer, OUT content text, OUT score double precision,
+    OUT vector_rank bigint, OUT word_rank bigint, OUT distance double precision
+) RETURNS SETOF record
+    AS 'MODULE_PATHNAME', 'hybrid_search_wrapper' LANGUAGE C STABLE PARALLEL SAFE COST 10000 ROWS 10;
+COMMENT ON FUNCTION hybrid_search(text, text, integer, jsonb, regconfig, text, double precision, integer, integer) IS 'what a vectorizer has nearest to a search text or with its words, by reciprocal rank fusion';

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, UnwindSafe};
 use std::ptr::{null, null_mut};
 
 use pgrx::pg_sys::panic::{CaughtError, ErrorReportWithLevel};
-use pgrx::{PgSqlErrorCode, PgTryBuilder, pg_sys};
+use pgrx::{IntoDatum, PgSqlErrorCode, PgTryBuilder, pg_sys};
 
 use crate::error::{Error, presentable};
 
@@ -230,6 +230,20 @@ impl Rows {
         (!is_null).then_some(datum)
     }
 
+    /// Adds the rows to the result of a function that returns rows of the same types.
+    ///
+    /// # Safety
+    /// `fcinfo` is that of a running function, after InitMaterializedSRF.
+    pub unsafe fn into_result(self, fcinfo: pg_sys::FunctionCallInfo) {
+        // SAFETY: the caller's promise. The store copies what it is given.
+        unsafe {
+            let result = (*fcinfo).resultinfo.cast::<pg_sys::ReturnSetInfo>();
+            for row in 0..self.len() {
+                pg_sys::tuplestore_puttuple((*result).setResult, *(*self.table).vals.add(row));
+            }
+        }
+    }
+
     /// A value as its type writes it.
     pub fn text(&self, row: usize, column: usize) -> Option<CString> {
         assert!(row < self.len());
@@ -274,6 +288,25 @@ impl Value {
 
     pub fn int(value: i32) -> Value {
         Value { type_oid: pg_sys::INT4OID, datum: Some(value.into()) }
+    }
+
+    pub fn float(value: f64) -> Value {
+        Value { type_oid: pg_sys::FLOAT8OID, datum: value.into_datum() }
+    }
+
+    pub fn floats(values: impl IntoIterator<Item = f64>) -> Value {
+        let mut datums: Vec<_> = values.into_iter().filter_map(f64::into_datum).collect();
+        Value::array(pg_sys::FLOAT8OID, &mut datums)
+    }
+
+    /// A regconfig.
+    pub fn optional_config(value: Option<pg_sys::Oid>) -> Value {
+        Value { type_oid: pg_sys::REGCONFIGOID, datum: value.map(pg_sys::Datum::from) }
+    }
+
+    /// A value of another type.
+    pub fn of_type(type_oid: pg_sys::Oid, value: pg_sys::Datum) -> Value {
+        Value { type_oid, datum: Some(value) }
     }
 
     pub fn boolean(value: bool) -> Value {

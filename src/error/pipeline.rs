@@ -97,6 +97,27 @@ pub enum PipelineError {
         now: usize,
         then: usize,
     },
+    /// A search by words wants a column of them.
+    NoWords {
+        table: String,
+        /// Whether it is a table of chunks, whose column of text is known.
+        has_content: bool,
+    },
+    NoWordsOfThatName {
+        column: String,
+        table: String,
+    },
+    SeveralWords {
+        table: String,
+    },
+    /// A column of a type without equality.
+    NoEquality {
+        column: String,
+    },
+    /// A value of a filter that is an object.
+    FilterValue {
+        column: String,
+    },
     /// A WARNING: the others have their vectors.
     SomeFailed {
         failed: u64,
@@ -219,6 +240,35 @@ pub fn report_of(error: PipelineError) -> ErrorReport {
             format!("column \"{column}\" cannot have {then} dimensions instead of {now}: view {view} depends on it"),
         )
         .set_hint("Drop the view, and make it again when the model has changed."),
+        E::NoWords { table, has_content } => {
+            let report = report(
+                Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                format!("table \"{table}\" has no column of type tsvector"),
+            );
+            let column = if has_content { "content" } else { "..." };
+            report.set_hint(presentable(format!(
+                "Add one, and an index: ALTER TABLE {table} ADD words tsvector GENERATED ALWAYS AS \
+                 (to_tsvector('english', {column})) STORED; CREATE INDEX ON {table} USING gin (words)."
+            )))
+        }
+        E::NoWordsOfThatName { column, table } => report(
+            Code::ERRCODE_UNDEFINED_COLUMN,
+            format!("column \"{column}\" of type tsvector of relation \"{table}\" does not exist"),
+        ),
+        E::SeveralWords { table } => report(
+            Code::ERRCODE_AMBIGUOUS_COLUMN,
+            format!("table \"{table}\" has several columns of type tsvector"),
+        )
+        .set_hint("Name one: words => '...'."),
+        E::NoEquality { column } => report(
+            Code::ERRCODE_UNDEFINED_FUNCTION,
+            format!("column \"{column}\" has a type without equality"),
+        ),
+        E::FilterValue { column } => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("filter of column \"{column}\" is an object"),
+        )
+        .set_hint("Give a value, null, or an array of values, one of which the column must have."),
         E::SomeFailed { failed, failure } => {
             report(failure.sqlstate.into(), format!("could not embed {failed} of the rows"))
                 .set_detail(presentable(format!("The first one: {}", failure.message)))

@@ -4,7 +4,7 @@
 //! backfill  a procedure: rows whose vector is NULL        progress  how far it is
 //! create    a vectorizer: its row, triggers, chunks       manage    pause, resume, retry, run, drop
 //! alter     other sources, chunks, or another model       swap      its end: new vectors for old ones     index
-//! query     the vector of a search text                   status
+//! query     the vector of a search text                   search   by vectors and words       status
 //! enqueue   the trigger: keys of rows that have changed   watch     what it looks for     cell  what has changed
 //! queue     keys that are due, claimed and done with      catalog   what a vectorizer is, which are due
 //! run       a batch: claim, read, embed, lock, write      embed     vectors, where one text may fail     statements
@@ -48,6 +48,7 @@ mod progress;
 mod query;
 mod queue;
 mod run;
+mod search;
 mod source;
 mod statements;
 mod status;

@@ -25,6 +25,12 @@ fn vectorizer_embed(name: Text<'_>, input: Text<'_>, fcinfo: pg_sys::FunctionCal
     models::embed(Some(&model), Kind::Query, &input, take).or_raise().transpose().or_raise()
 }
 
+/// The model to embed search texts for a vectorizer by.
+pub fn model_for(vectorizer: &Vectorizer) -> Result<String, Error> {
+    vectorizer.open_model()?;
+    query_model::of(vectorizer.model.clone(), &vectorizer.model_hash)
+}
+
 /// What tells snapshots apart: of the transactions that are running, the oldest, the one after the newest, and how many (with those
 /// within them; on a standby all count so); the command.
 type Moment = [u32; 5];

@@ -5,8 +5,8 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 
 use super::home::Home;
-use super::table::Table;
-use crate::error::{Error, PipelineError};
+use super::table::{Table, type_sql};
+use crate::error::{Error, PipelineError, quotable};
 use crate::spi::{Connection, operator, quoted};
 
 /// A table with texts, and by what its rows are told from each other.
@@ -25,7 +25,7 @@ impl Source<'_> {
     }
 }
 
-/// One column of a primary key.
+/// One column of a primary key, or another one that rows are found by.
 pub struct KeyColumn {
     pub name: CString,
     /// Its type with modifiers, as SQL has it.
@@ -48,6 +48,22 @@ impl KeyColumn {
         Ok(numbers.into_iter().map(|number| KeyColumn::of(table, number)).collect())
     }
 
+    /// Any column, to be compared with values that its type's modifiers must not cut.
+    ///
+    /// # Errors
+    /// [`PipelineError::NoColumn`], [`PipelineError::NoEquality`].
+    pub fn to_compare(table: &Table, name: &CStr) -> Result<KeyColumn, Error> {
+        let number = table.number(name)?;
+        let (type_oid, _) = table.declared_type(number);
+        // SAFETY: the type of a column exists.
+        let types = unsafe { &*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32) };
+        if types.eq_opr == pg_sys::InvalidOid {
+            return Err(PipelineError::NoEquality { column: quotable(name) }.into());
+        }
+        Ok(KeyColumn { type_sql: type_sql(type_oid), ..KeyColumn::of(table, number) })
+    }
+
+    /// Of a type that has equality.
     fn of(table: &Table, number: pg_sys::AttrNumber) -> KeyColumn {
         // SAFETY: a column of the primary key of an open table; its type has a btree operator class. What the functions return
         // are C strings.
@@ -70,6 +86,16 @@ impl KeyColumn {
     /// `alias.name = CAST(value AS type)`
     pub fn condition(&self, alias: &str, value: &str) -> Vec<u8> {
         [alias.as_bytes(), b".", &quoted(&self.name), b" ", &self.equals, b" ", &self.cast(value)].concat()
+    }
+
+    /// `alias.name = ANY (...)`, of a list of texts.
+    pub fn any_of(&self, alias: &str, texts: &str) -> Vec<u8> {
+        let list = [b" ANY (CAST(".as_slice(), texts.as_bytes(), b" AS ", &self.type_sql, b"[]))"].concat();
+        [alias.as_bytes(), b".", &quoted(&self.name), b" ", &self.equals, &list].concat()
+    }
+
+    pub fn is_null(&self, alias: &str) -> Vec<u8> {
+        [alias.as_bytes(), b".", &quoted(&self.name), b" IS NULL"].concat()
     }
 
     /// A text of the queue as a value of the column.

@@ -16,7 +16,10 @@ fn unknown_and_invalid_names() {
     let models = cluster.models();
     assert_eq!(
         refusal.detail,
-        format!("Installed in \"{}\": tiny-bert, tiny-int8, tiny-pooled, tiny-q8.", models.display())
+        format!(
+            "Installed in \"{}\": tiny-bert, tiny-cross, tiny-int8, tiny-pooled, tiny-q8.",
+            models.display()
+        )
     );
     assert!(refusal.hint.contains("make model MODEL=no-such-model"), "{}", refusal.hint);
     for name in ["../tiny-bert", "a/b", "..", ".", "", "/etc", "tiny-bert/"] {

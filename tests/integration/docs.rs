@@ -41,6 +41,16 @@ fn vectorizers() {
 }
 
 #[test]
+fn searching() {
+    page_runs("docs/search.md");
+}
+
+#[test]
+fn uses() {
+    page_runs("docs/uses.md");
+}
+
+#[test]
 fn vectors() {
     page_runs("docs/vector.md");
 }

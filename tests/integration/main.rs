@@ -3,6 +3,7 @@
 //! `make test` installs the extension into a private copy of Postgres and says where in the environment:
 //! PG_EMBED_TEST_BINDIR, PG_EMBED_TEST_ONNXRUNTIME, PG_EMBED_TEST_MODELS.
 
+mod analysis;
 mod backend;
 mod backfill;
 mod bad_models;
