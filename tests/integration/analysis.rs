@@ -11,7 +11,7 @@ fn clusters_and_components_are_cancelled_at_once() {
     let mut client = cluster.client();
     client
         .batch_execute(
-            "CREATE TABLE points AS SELECT i AS id, (SELECT array_agg(random() + 0 * i) FROM generate_series(1, 200))::vector AS v
+            "CREATE TABLE points AS SELECT i AS id, (SELECT array_agg(random() + 0 * i * j) FROM generate_series(1, 200) AS j)::vector AS v
                 FROM generate_series(1, 20000) AS i;
              SET work_mem = '1GB'; SET statement_timeout = '400ms'",
         )
@@ -51,7 +51,7 @@ fn a_hybrid_search_uses_both_indexes() {
         )
         .unwrap();
     client.batch_execute("VACUUM ANALYZE passages").unwrap();
-    let search = "SELECT key, word_rank FROM hybrid_search('passages', 'number 1234', 5, '{\"tenant\": 4}', config => 'simple')";
+    let search = "SELECT key, word_rank FROM hybrid_search('passages', 'number 1234', 5, '{\"tenant\": 4}', config => 'simple', candidates => 10)";
     let found = rows(&mut client, search);
     assert_eq!(found.len(), 5);
     assert!(found.contains(&vec!["{4,1234}".to_string(), "1".to_string()]), "{found:?}");
