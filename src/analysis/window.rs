@@ -124,7 +124,8 @@ impl Window {
         // SAFETY: a window; reads a setting.
         let (rows, available) = unsafe {
             (
-                pg_guard_ffi_boundary(|| WinGetPartitionRowCount(self.0)) as usize,
+                // Positions are 32-bit.
+                pg_guard_ffi_boundary(|| WinGetPartitionRowCount(self.0)).min(i32::MAX.into()) as usize,
                 pg_sys::work_mem as usize * 1024,
             )
         };

@@ -97,6 +97,12 @@ pub enum PipelineError {
         now: usize,
         then: usize,
     },
+    /// A number of rows of a search.
+    SearchSize {
+        name: &'static str,
+        given: i32,
+        most: i32,
+    },
     /// A search by words wants a column of them.
     NoWords {
         table: String,
@@ -240,6 +246,10 @@ pub fn report_of(error: PipelineError) -> ErrorReport {
             format!("column \"{column}\" cannot have {then} dimensions instead of {now}: view {view} depends on it"),
         )
         .set_hint("Drop the view, and make it again when the model has changed."),
+        E::SearchSize { name, given, most } => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{name} must be between 0 and {most}, not {given}"),
+        ),
         E::NoWords { table, has_content } => {
             let report = report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,

@@ -18,7 +18,7 @@ use super::query;
 use super::source::KeyColumn;
 use super::table::{Table, owned};
 use crate::embed::{models, text};
-use crate::error::{Error, OrRaise, PipelineError};
+use crate::error::{Error, OrRaise, PipelineError, quotable};
 use crate::spi::{Connection, SAFE_PATH, Value, joined, quoted, statement, under};
 use crate::vector::VectorBuf;
 
@@ -58,6 +58,9 @@ const SEARCH: &str = "
     FROM vectors AS v FULL JOIN words AS w ON w.address = v.address AND w.of = v.of
     ORDER BY score DESC, distance LIMIT $8";
 
+/// Rows that are asked for, or put together, at most: they are in memory at once.
+const MAX_ROWS: i32 = 10_000;
+
 /// The arguments of [`SEARCH`] before those of the filter.
 const ARGUMENTS: usize = 8;
 
@@ -87,7 +90,11 @@ impl Search {
             let number = |at, name| argument(at).map(|n| n.value() as i32).ok_or_else(|| missing(name));
             let vectorizer = argument(0).map(|name| owned(name)).ok_or_else(|| missing("vectorizer"))?;
             let Some(query) = argument(1).map(|query| owned(query)) else { return Ok(None) };
-            let limit = i64::from(number(2, "k")?);
+            let size = |at, name| match number(at, name)? {
+                given @ 0..=MAX_ROWS => Ok(i64::from(given)),
+                given => Err(Error::from(PipelineError::SearchSize { name, given, most: MAX_ROWS })),
+            };
+            let limit = size(2, "k")?;
             let weight = argument(6).ok_or_else(|| missing("word_weight"))?;
             Ok(Some(Search {
                 home: Home::of_call(fcinfo),
@@ -97,7 +104,7 @@ impl Search {
                 config: argument(4).map(|config| pg_sys::Oid::from(config.value() as u32)),
                 words: argument(5).map(|name| owned(name)),
                 limit,
-                candidates: limit.max(number(7, "candidates")?.into()),
+                candidates: limit.max(size(7, "candidates")?),
                 word_weight: f64::from_bits(weight.value() as u64),
                 rrf_k: number(8, "rrf_k")?.into(),
             }))
@@ -111,6 +118,10 @@ impl Search {
     unsafe fn run(&self, fcinfo: pg_sys::FunctionCallInfo) -> Result<(), Error> {
         let connection = Connection::open();
         let vectorizer = Vectorizer::seen_by_name(&self.home, &connection, &self.vectorizer)?;
+        if let Place::Beside(_) = vectorizer.place {
+            // Not there for users until it takes the place of the one that they know.
+            return Err(PipelineError::NoVectorizer { name: quotable(&self.vectorizer) }.into());
+        }
         let texts = Table::open(vectorizer.relation)?;
         let vectors = vectorizer.place.table().map(Table::open).transpose()?;
         let Some(vector) = self.vector(&vectorizer)? else { return Ok(()) };

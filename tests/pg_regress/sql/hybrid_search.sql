@@ -53,6 +53,7 @@ SELECT count(*) FROM hybrid_search('passages', E' \n ');
 SELECT count(*) > 0 AS found FROM hybrid_search('passages', E'it''s \\ a <-> "file" & | ! :* http://a.b/c?d=1&e=''2''');
 SELECT count(*) FROM hybrid_search('passages', 'tree', 0);
 SELECT hybrid_search('passages', 'tree', -1);
+SELECT hybrid_search('passages', 'tree', candidates => 10001);
 SELECT hybrid_search('passages', 'tree', NULL);
 SELECT hybrid_search('no such vectorizer', 'tree');
 SELECT count(*) FROM hybrid_search('passages', 'cat', config => 'simple') WHERE word_rank IS NOT NULL;
