@@ -16,7 +16,12 @@ CREATE TABLE section (
         setweight(to_tsvector('english', title), 'A') || to_tsvector('english', body)) STORED,
     PRIMARY KEY (part, id)
 );
+-- Both are read in nearly every search: not compressed, they cost less to read.
+ALTER TABLE section ALTER words SET STORAGE EXTERNAL, ALTER body SET STORAGE EXTERNAL;
 CREATE INDEX ON section USING gin (words);
+
+-- The words of the manual and how much each tells: a word that few sections have tells more.
+CREATE TABLE word (lexeme text PRIMARY KEY, weight double precision NOT NULL);
 
 -- Where each section lies among the others: filled by map.sql.
 CREATE TABLE section_map (

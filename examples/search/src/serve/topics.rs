@@ -1,0 +1,163 @@
+//! The topics that kmeans found, and the map that pca drew.
+
+use std::sync::Arc;
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::Html;
+use tokio_postgres::Row;
+
+use super::App;
+use super::error::{Error, PageError};
+use super::search::url;
+
+/// How large the map is, and how far its points stay from the edge.
+const WIDTH: f32 = 1000.0;
+const HEIGHT: f32 = 680.0;
+const EDGE: f32 = 20.0;
+
+/// The topics, of each the sections nearest to its middle.
+const TYPICAL: &str = "SELECT t.topic, t.sections, t.words, s.part, s.id, s.title, s.path
+FROM topic AS t CROSS JOIN LATERAL (
+    SELECT part, id, title, path, embedding <=> t.centroid AS distance
+    FROM section_map JOIN section USING (part, id)
+    WHERE topic = t.topic ORDER BY distance LIMIT 6) AS s
+ORDER BY t.sections DESC, t.topic, s.distance";
+
+const PLACED: &str = "SELECT m.topic, m.x, m.y, s.part, s.id, s.title, s.path
+FROM section_map AS m JOIN section AS s USING (part, id) ORDER BY m.part, m.id";
+
+#[derive(Clone)]
+struct Section {
+    part: i16,
+    id: i32,
+    title: String,
+    url: String,
+}
+
+impl Section {
+    fn new(row: &Row) -> Result<Section, tokio_postgres::Error> {
+        Ok(Section {
+            part: row.try_get("part")?,
+            id: row.try_get("id")?,
+            title: row.try_get("title")?,
+            url: url(row.try_get("path")?),
+        })
+    }
+}
+
+struct Topic {
+    topic: i32,
+    sections: i64,
+    words: Vec<String>,
+    typical: Vec<Section>,
+}
+
+#[derive(Template)]
+#[template(path = "topics.html")]
+struct TopicsPage {
+    topics: Vec<Topic>,
+    sql: &'static str,
+}
+
+struct Point {
+    x: f32,
+    y: f32,
+    topic: i32,
+    section: Section,
+}
+
+#[derive(Template)]
+#[template(path = "map.html")]
+struct MapPage {
+    topics: Vec<Topic>,
+    points: Vec<Point>,
+    sql: &'static str,
+}
+
+impl MapPage {
+    fn of<'a>(&'a self, topic: &i32) -> impl Iterator<Item = &'a Section> {
+        let topic = *topic;
+        self.points.iter().filter(move |point| point.topic == topic).map(|point| &point.section)
+    }
+}
+
+impl App {
+    async fn topics(&self) -> Result<Vec<Topic>, Error> {
+        let connection = self.pool.get().await?;
+        let statement = connection.prepare_cached(TYPICAL).await?;
+        let mut topics: Vec<Topic> = Vec::new();
+        for row in connection.query(&statement, &[]).await? {
+            let topic = row.try_get("topic")?;
+            if topics.last().is_none_or(|last| last.topic != topic) {
+                let (sections, words) = (row.try_get("sections")?, row.try_get("words")?);
+                topics.push(Topic { topic, sections, words, typical: Vec::new() });
+            }
+            if let Some(last) = topics.last_mut() {
+                last.typical.push(Section::new(&row)?);
+            }
+        }
+        Ok(topics)
+    }
+
+    async fn points(&self) -> Result<Vec<Point>, Error> {
+        let connection = self.pool.get().await?;
+        let statement = connection.prepare_cached(PLACED).await?;
+        let mut points = Vec::new();
+        for row in connection.query(&statement, &[]).await? {
+            points.push(Point {
+                x: row.try_get("x")?,
+                y: row.try_get("y")?,
+                topic: row.try_get("topic")?,
+                section: Section::new(&row)?,
+            });
+        }
+        Ok(points)
+    }
+}
+
+/// Stretches the points over the whole map.
+fn spread(points: &mut [Point]) {
+    let stretch = |points: &mut [Point], of: fn(&mut Point) -> &mut f32, size: f32| {
+        let least = points.iter_mut().map(|point| *of(point)).fold(f32::INFINITY, f32::min);
+        let most = points.iter_mut().map(|point| *of(point)).fold(f32::NEG_INFINITY, f32::max);
+        for point in points {
+            let place = of(point);
+            // All in one place are in the middle.
+            let share = if most > least { (*place - least) / (most - least) } else { 0.5 };
+            *place = ((EDGE + share * (size - 2.0 * EDGE)) * 10.0).round() / 10.0;
+        }
+    };
+    stretch(points, |point| &mut point.x, WIDTH);
+    stretch(points, |point| &mut point.y, HEIGHT);
+}
+
+pub async fn topics(State(app): State<Arc<App>>) -> Result<Html<String>, PageError> {
+    Ok(Html(TopicsPage { topics: app.topics().await?, sql: TYPICAL }.render()?))
+}
+
+pub async fn map(State(app): State<Arc<App>>) -> Result<Html<String>, PageError> {
+    let topics = app.topics().await?;
+    let mut points = app.points().await?;
+    spread(&mut points);
+    Ok(Html(MapPage { topics, points, sql: include_str!("../../sql/map.sql") }.render()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(x: f32, y: f32) -> Point {
+        let section = Section { part: 1, id: 1, title: String::new(), url: String::new() };
+        Point { x, y, topic: 0, section }
+    }
+
+    #[test]
+    fn points_fill_the_map() {
+        let mut points = [point(-1.0, 0.2), point(0.0, 0.2), point(1.0, 0.2)];
+        spread(&mut points);
+        assert_eq!(points.each_ref().map(|point| point.x), [20.0, 500.0, 980.0]);
+        assert_eq!(points.each_ref().map(|point| point.y), [340.0; 3]);
+        spread(&mut []);
+    }
+}
