@@ -65,7 +65,10 @@ async fn fill(client: &mut Client, manual: &Manual) -> Result<(), tokio_postgres
     let transaction = client.transaction().await?;
     transaction.batch_execute(SCHEMA).await?;
     transaction
-        .execute("INSERT INTO part SELECT n, title FROM unnest($1::text[]) WITH ORDINALITY AS t (title, n)", &[&manual.parts])
+        .execute(
+            "INSERT INTO part SELECT n, title FROM unnest($1::text[]) WITH ORDINALITY AS t (title, n)",
+            &[&manual.parts],
+        )
         .await?;
     let sections = &manual.sections;
     let texts = |field: fn(&manual::Section) -> &String| sections.iter().map(field).collect::<Vec<_>>();

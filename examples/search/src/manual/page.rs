@@ -29,8 +29,7 @@ const NOT_READ: &[&str] = &["See Also"];
 
 static HEADER_UP: LazyLock<Selector> = LazyLock::new(|| selector(".navheader a[accesskey=u]"));
 static HEADER_NEXT: LazyLock<Selector> = LazyLock::new(|| selector(".navheader a[accesskey=n]"));
-static CONTENT: LazyLock<Selector> =
-    LazyLock::new(|| selector("body > div:not(.navheader):not(.navfooter)"));
+static CONTENT: LazyLock<Selector> = LazyLock::new(|| selector("body > div:not(.navheader):not(.navfooter)"));
 static HEADING: LazyLock<Selector> = LazyLock::new(|| {
     selector(
         ":scope > .titlepage .title, :scope > .titlepage .subtitle, :scope > .refnamediv > h2, :scope > h2",
@@ -115,7 +114,9 @@ mod tests {
         <td><a accesskey="n" href="ddl-foreign-data.html#TOP">Next</a></td></tr></table><hr /></div>"#;
 
     fn parse(content: &str) -> Page {
-        Page::parse(&format!("<html><body>{HEADER}{content}<div class=\"navfooter\">Prev Up Next</div></body></html>"))
+        Page::parse(&format!(
+            "<html><body>{HEADER}{content}<div class=\"navfooter\">Prev Up Next</div></body></html>"
+        ))
     }
 
     #[test]
@@ -142,7 +143,11 @@ mod tests {
             page.pieces,
             [
                 piece("DDL-PARTITIONING", "Table Partitioning", "Tables can be split."),
-                piece("OVERVIEW", "Table Partitioning: Overview", "Smaller pieces.\n\nDeeper\n\nStill there."),
+                piece(
+                    "OVERVIEW",
+                    "Table Partitioning: Overview",
+                    "Smaller pieces.\n\nDeeper\n\nStill there."
+                ),
             ]
         );
     }

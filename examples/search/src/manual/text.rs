@@ -1,12 +1,32 @@
 //! Markup to plain text: paragraphs with an empty line between them, code as it stands, a table's row in a line.
 
-use scraper::node::Node;
 use scraper::ElementRef;
+use scraper::node::Node;
 
 /// What begins and ends a paragraph.
 const BLOCKS: &[&str] = &[
-    "address", "blockquote", "dd", "div", "dl", "dt", "h1", "h2", "h3", "h4", "h5", "h6", "hr", "li", "ol", "p", "pre",
-    "table", "tbody", "thead", "tr", "ul",
+    "address",
+    "blockquote",
+    "dd",
+    "div",
+    "dl",
+    "dt",
+    "h1",
+    "h2",
+    "h3",
+    "h4",
+    "h5",
+    "h6",
+    "hr",
+    "li",
+    "ol",
+    "p",
+    "pre",
+    "table",
+    "tbody",
+    "thead",
+    "tr",
+    "ul",
 ];
 /// Markup that is no text of the section.
 const LEFT_OUT: &[&str] = &["navheader", "navfooter", "toc", "indexterm"];
@@ -71,7 +91,10 @@ impl Text {
         let name = element.value().name();
         match name {
             // The reference's own name, which is the title.
-            "h2" if element.parent().and_then(ElementRef::wrap).is_some_and(|up| has_class(up, "refnamediv")) => {}
+            "h2" if element
+                .parent()
+                .and_then(ElementRef::wrap)
+                .is_some_and(|up| has_class(up, "refnamediv")) => {}
             "h1" | "h2" | "h3" | "h4" | "h5" | "h6" if !self.in_row => {
                 self.widen(Gap::Paragraph);
                 self.words(super::page::without_number(&in_one_line(element)));
@@ -164,13 +187,18 @@ mod tests {
 
     #[test]
     fn code_stays_as_it_is() {
-        assert_eq!(text("<p>So:<pre>\nSELECT 1\n  FROM t;\n</pre>and on</p>"), "So:\n\nSELECT 1\n  FROM t;\n\nand on");
+        assert_eq!(
+            text("<p>So:<pre>\nSELECT 1\n  FROM t;\n</pre>and on</p>"),
+            "So:\n\nSELECT 1\n  FROM t;\n\nand on"
+        );
     }
 
     #[test]
     fn a_row_is_a_line() {
         assert_eq!(
-            text("<table><tr><th><p>Name</p></th><th>What</th></tr><tr><td><p>a</p><p>b</p></td><td><pre>c\n</pre></td></tr></table>"),
+            text(
+                "<table><tr><th><p>Name</p></th><th>What</th></tr><tr><td><p>a</p><p>b</p></td><td><pre>c\n</pre></td></tr></table>"
+            ),
             "Name | What\n\na b | c"
         );
     }
@@ -178,7 +206,9 @@ mod tests {
     #[test]
     fn lists_are_paragraphs() {
         assert_eq!(
-            text("<dl><dt>term</dt><dd><p>What it means.</p></dd></dl><ul><li><p>one</p></li><li>two</li></ul>"),
+            text(
+                "<dl><dt>term</dt><dd><p>What it means.</p></dd></dl><ul><li><p>one</p></li><li>two</li></ul>"
+            ),
             "term\n\nWhat it means.\n\none\n\ntwo"
         );
     }
@@ -186,7 +216,9 @@ mod tests {
     #[test]
     fn other_divisions_and_navigation_are_left_out() {
         assert_eq!(
-            text(r#"<h2>Own heading</h2>a<div class="sect2">other</div>b<a class="indexterm">c</a><div class="toc">d</div>"#),
+            text(
+                r#"<h2>Own heading</h2>a<div class="sect2">other</div>b<a class="indexterm">c</a><div class="toc">d</div>"#
+            ),
             "a\n\nb"
         );
     }

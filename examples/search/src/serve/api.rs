@@ -27,7 +27,10 @@ pub struct Found {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Search in the PostgreSQL manual", description = "Sections of the manual by words and by meaning."),
+    info(
+        title = "Search in the PostgreSQL manual",
+        description = "Sections of the manual by words and by meaning."
+    ),
     paths(search)
 )]
 struct Description;

@@ -63,9 +63,7 @@ impl Error {
         let status = self.status();
         let mut response = (status, body).into_response();
         if status == StatusCode::SERVICE_UNAVAILABLE {
-            response
-                .headers_mut()
-                .insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
+            response.headers_mut().insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER));
         }
         response
     }
@@ -171,7 +169,8 @@ impl IntoResponse for PageError {
 impl IntoResponse for FragmentError {
     fn into_response(self) -> Response {
         let reason = self.0.to_string();
-        let page = ErrorFragment { title: self.0.title(), reason: &reason }.render().unwrap_or(reason.clone());
+        let page =
+            ErrorFragment { title: self.0.title(), reason: &reason }.render().unwrap_or(reason.clone());
         self.0.respond(Html(page))
     }
 }

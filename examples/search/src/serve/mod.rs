@@ -40,8 +40,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
 /// The manual has styles in its pages, and no scripts.
-const MANUAL_POLICY: &str =
-    "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'";
+const MANUAL_POLICY: &str = "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self'; base-uri 'none'; frame-ancestors 'none'";
 
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {

@@ -76,6 +76,12 @@ struct Plan {
     plan: String,
 }
 
+impl IndexPage<'_> {
+    fn is_part(&self, number: &usize) -> bool {
+        self.ask.part.and_then(|part| usize::try_from(part).ok()) == Some(*number)
+    }
+}
+
 impl Results<'_> {
     fn new(parts: &[String], answer: Answer, link: String) -> Results<'_> {
         Results { parts, hits: answer.hits, took: answer.took, statement: answer.statement, link }
@@ -99,7 +105,8 @@ impl Results<'_> {
 impl Ask {
     /// As a query of an address.
     fn link(&self) -> String {
-        let text = askama::filters::urlencode_strict(&self.text).map(|text| text.to_string()).unwrap_or_default();
+        let text =
+            askama::filters::urlencode_strict(&self.text).map(|text| text.to_string()).unwrap_or_default();
         let part = self.part.map(|part| format!("&part={part}")).unwrap_or_default();
         format!("q={text}&mode={}&limit={}{part}", self.mode.name(), self.limit)
     }
@@ -121,7 +128,8 @@ impl App {
 
     async fn progress(&self) -> Result<Progress, Error> {
         let connection = self.pool.get().await?;
-        let counted = "SELECT (SELECT count(*) FROM section), (SELECT count(*) FROM passage WHERE ordinal = 1)";
+        let counted =
+            "SELECT (SELECT count(*) FROM section), (SELECT count(*) FROM passage WHERE ordinal = 1)";
         let row = connection.query_one(counted, &[]).await?;
         Ok(Progress { sections: row.try_get(0)?, embedded: row.try_get(1)? })
     }
@@ -164,7 +172,8 @@ pub async fn like(
     let like = Like::new(&of.section)?;
     let (title, path) = {
         let connection = app.pool.get().await.map_err(Error::from)?;
-        let find = connection.prepare_cached("SELECT title, path FROM section WHERE part = $1 AND id = $2").await?;
+        let find =
+            connection.prepare_cached("SELECT title, path FROM section WHERE part = $1 AND id = $2").await?;
         let row = connection.query_opt(&find, &[&like.part, &like.id]).await?.ok_or(Error::NotFound)?;
         (row.try_get(0)?, row.try_get::<_, String>(1)?)
     };

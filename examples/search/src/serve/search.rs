@@ -89,12 +89,21 @@ pub async fn like(pool: &Pool, like: Like) -> Result<Answer, Error> {
     answer(begin, Duration::ZERO, &connection, like.statement()).await
 }
 
-async fn answer(begin: Instant, embed: Duration, connection: &Object, statement: Statement) -> Result<Answer, Error> {
+async fn answer(
+    begin: Instant,
+    embed: Duration,
+    connection: &Object,
+    statement: Statement,
+) -> Result<Answer, Error> {
     let searching = Instant::now();
     let rows = statement.run(connection).await?;
     let search = searching.elapsed();
     let hits = rows.iter().map(Hit::new).collect::<Result<_, _>>()?;
-    let took = Took { total: milliseconds(begin.elapsed()), embed: milliseconds(embed), search: milliseconds(search) };
+    let took = Took {
+        total: milliseconds(begin.elapsed()),
+        embed: milliseconds(embed),
+        search: milliseconds(search),
+    };
     Ok(Answer { hits, took, statement })
 }
 

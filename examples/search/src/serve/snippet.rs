@@ -16,8 +16,21 @@ impl Snippet {
     /// begins, is shown above it.
     pub fn new(title: &str, before: &str, passage: &str, after: &str) -> Snippet {
         let own = passage.strip_prefix(title).and_then(|rest| rest.strip_prefix('\n')).unwrap_or(passage);
-        Snippet { before: from_first_word(before), passage: own.to_string(), after: to_last_word(after) }
+        Snippet {
+            before: without_empty_lines(&from_first_word(before)),
+            passage: without_empty_lines(own),
+            after: without_empty_lines(&to_last_word(after)),
+        }
     }
+}
+
+/// Line breaks stay, for code.
+fn without_empty_lines(text: &str) -> String {
+    let mut text = text.to_string();
+    while text.contains("\n\n") {
+        text = text.replace("\n\n", "\n");
+    }
+    text
 }
 
 fn from_first_word(text: &str) -> String {
@@ -46,13 +59,24 @@ mod tests {
     #[test]
     fn words_are_whole() {
         let (before, passage, after) = snippet("ough one. Two three. ", "Found.", " Next sentence is cu");
-        assert_eq!((before.as_str(), passage.as_str(), after.as_str()), ("… one. Two three. ", "Found.", " Next sentence is …"));
+        assert_eq!(
+            (before.as_str(), passage.as_str(), after.as_str()),
+            ("… one. Two three. ", "Found.", " Next sentence is …")
+        );
     }
 
     #[test]
     fn the_title_is_not_repeated() {
         assert_eq!(snippet("", "Title\nFound.", ""), (String::new(), "Found.".into(), String::new()));
         assert_eq!(snippet("", "Titles are not repeated.", "").1, "Titles are not repeated.");
+    }
+
+    #[test]
+    fn empty_lines_are_left_out() {
+        assert_eq!(
+            snippet("x one\n\n", "a\n\n b\nc", "\n\ntwo three"),
+            ("… one\n".into(), "a\n b\nc".into(), "\ntwo …".into())
+        );
     }
 
     #[test]

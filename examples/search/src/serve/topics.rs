@@ -17,32 +17,24 @@ const HEIGHT: f32 = 680.0;
 const EDGE: f32 = 20.0;
 
 /// The topics, of each the sections nearest to its middle.
-const TYPICAL: &str = "SELECT t.topic, t.sections, t.words, s.part, s.id, s.title, s.path
+const TYPICAL: &str = "SELECT t.topic, t.sections, t.words, s.title, s.path
 FROM topic AS t CROSS JOIN LATERAL (
-    SELECT part, id, title, path, embedding <=> t.centroid AS distance
+    SELECT title, path, embedding <=> t.centroid AS distance
     FROM section_map JOIN section USING (part, id)
     WHERE topic = t.topic ORDER BY distance LIMIT 6) AS s
 ORDER BY t.sections DESC, t.topic, s.distance";
 
-const PLACED: &str = "SELECT m.topic, m.x, m.y, s.part, s.id, s.title, s.path
+const PLACED: &str = "SELECT m.topic, m.x, m.y, s.title, s.path
 FROM section_map AS m JOIN section AS s USING (part, id) ORDER BY m.part, m.id";
 
-#[derive(Clone)]
 struct Section {
-    part: i16,
-    id: i32,
     title: String,
     url: String,
 }
 
 impl Section {
     fn new(row: &Row) -> Result<Section, tokio_postgres::Error> {
-        Ok(Section {
-            part: row.try_get("part")?,
-            id: row.try_get("id")?,
-            title: row.try_get("title")?,
-            url: url(row.try_get("path")?),
-        })
+        Ok(Section { title: row.try_get("title")?, url: url(row.try_get("path")?) })
     }
 }
 
@@ -51,6 +43,13 @@ struct Topic {
     sections: i64,
     words: Vec<String>,
     typical: Vec<Section>,
+}
+
+impl Topic {
+    /// Short enough for the map.
+    fn name(&self) -> String {
+        self.words.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(", ")
+    }
 }
 
 #[derive(Template)]
@@ -76,6 +75,16 @@ struct MapPage {
 }
 
 impl MapPage {
+    /// The middle of a topic's points, where its name stands.
+    fn middle(&self, topic: &i32) -> (f32, f32) {
+        let mut own: Vec<&Point> = self.points.iter().filter(|point| point.topic == *topic).collect();
+        let mut median = |of: fn(&Point) -> f32| {
+            own.sort_by(|a, b| of(a).total_cmp(&of(b)));
+            own.get(own.len() / 2).map_or(0.0, |point| of(point))
+        };
+        (median(|point| point.x), median(|point| point.y))
+    }
+
     fn of<'a>(&'a self, topic: &i32) -> impl Iterator<Item = &'a Section> {
         let topic = *topic;
         self.points.iter().filter(move |point| point.topic == topic).map(|point| &point.section)
@@ -148,7 +157,7 @@ mod tests {
     use super::*;
 
     fn point(x: f32, y: f32) -> Point {
-        let section = Section { part: 1, id: 1, title: String::new(), url: String::new() };
+        let section = Section { title: String::new(), url: String::new() };
         Point { x, y, topic: 0, section }
     }
 
