@@ -1,7 +1,7 @@
 -- By words: of the question's rarest words, how often each is in a section, and how much it tells.
 WITH asked AS (
-    SELECT quote_literal(lexeme)::tsquery AS query, weight
-    FROM unnest(tsvector_to_array(to_tsvector('english', $1))) AS lexeme JOIN word USING (lexeme)
+    SELECT quote_literal(lexeme)::tsquery AS query, coalesce(weight, 9) AS weight  -- 9: new since they were counted
+    FROM unnest(tsvector_to_array(to_tsvector('english', $1))) AS lexeme LEFT JOIN word USING (lexeme)
     ORDER BY weight DESC LIMIT 8
 ), best AS (
     SELECT part, id, sum(weight * ts_rank('{0.3, 0, 0, 1}', words, query, 1)) AS score
