@@ -1,7 +1,7 @@
 -- Both: a section's score is the sum of what rrf_score makes of its place in the two orders, 1 / (60 + place).
 WITH nearest AS (
     SELECT part, id, embedding <=> vectorizer_embed('passage', $1) AS distance
-    FROM passage WHERE length(content) > 60{and_part}  -- a line of output says little by itself
+    FROM passage WHERE length(content) > 30{and_part}  -- a line of output says little by itself
     ORDER BY embedding <=> vectorizer_embed('passage', $1)
     LIMIT $2 * 5                                -- as a section may have several
 ), by_meaning AS (

@@ -1,7 +1,7 @@
 -- By meaning: the passages nearest to the question, of each section the nearest of its own.
 WITH nearest AS (
     SELECT part, id, ordinal, embedding <=> vectorizer_embed('passage', $1) AS distance
-    FROM passage WHERE length(content) > 60{and_part}  -- a line of output says little by itself
+    FROM passage WHERE length(content) > 30{and_part}  -- a line of output says little by itself
     ORDER BY embedding <=> vectorizer_embed('passage', $1)
     LIMIT $2 * 5                                -- as a section may have several
 ), of_each AS (
