@@ -10,7 +10,7 @@ CREATE INDEX passage_first_idx ON passage (part, id) WHERE ordinal = 1;
 
 -- What the page shows of a passage: 160 characters around it, too. A section that no worker has come to yet begins with its body.
 CREATE VIEW shown AS
-SELECT part, id, ordinal, title, path, breadcrumb, embedding, passage.words,
+SELECT part, id, ordinal, title, path, breadcrumb,
     substr(body, starts - 160, 160) AS before,
     coalesce(content, left(body, 320)) AS passage,
     substr(body, ends, 160) AS after

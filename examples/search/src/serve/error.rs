@@ -19,7 +19,7 @@ pub enum Error {
     BadRequest(String),
     #[error("there is no such page")]
     NotFound,
-    #[error("the database is away; this page comes back with it")]
+    #[error("the database does not answer; try again in a moment")]
     Away,
     #[error("too many people are searching just now")]
     Busy,
