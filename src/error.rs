@@ -3,17 +3,20 @@
 use std::ffi::CStr;
 use std::io::ErrorKind;
 
+use embedder::Task;
 use embedder::chunk::Format;
 use ivf::store::IndexError;
 use ivf::vector::VectorError;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::{PgLogLevel, PgSqlErrorCode as Code, pg_sys};
 
+pub use analysis::AnalysisError;
 pub use pipeline::PipelineError;
 
 use crate::spi::Failure;
 use crate::vector::MAX_DIMENSIONS;
 
+mod analysis;
 mod pipeline;
 
 /// Everything pg_embed can refuse; [`OrRaise`] turns it into the ERROR.
@@ -76,6 +79,7 @@ pub enum Error {
     Trigger(TriggerError),
     Chunk(ChunkError),
     Pipeline(PipelineError),
+    Analysis(AnalysisError),
     /// An ERROR that was caught, once more.
     Failed(Failure),
     Ivf(IvfError),
@@ -334,6 +338,7 @@ impl From<Error> for ErrorReport {
             Error::Trigger(e) => trigger_report(e),
             Error::Chunk(e) => chunk_report(e),
             Error::Pipeline(e) => pipeline::report_of(e),
+            Error::Analysis(e) => analysis::report_of(e),
             Error::Failed(failure) => ErrorReport::new(failure.sqlstate.into(), failure.message, "pg_embed"),
             Error::Ivf(e) => ivf_report(e),
         }
@@ -359,6 +364,13 @@ fn embedder_report(error: embedder::Error) -> ErrorReport {
             report(Code::ERRCODE_UNDEFINED_OBJECT, message).set_detail(presentable(installed)).set_hint(
                 presentable(format!("To install it: make model MODEL={name}, where pg_embed was built.")),
             )
+        }
+        E::WrongTask { task, .. } => {
+            let hint = match task {
+                Task::Embed => "Use it with embed and embed_query. rerank wants a cross-encoder.",
+                Task::Rerank(_) => "Use it with rerank. embed and embed_query want an encoder.",
+            };
+            report(Code::ERRCODE_WRONG_OBJECT_TYPE, message).set_hint(hint)
         }
         E::Unreadable { source, .. } => {
             let code = match source.kind() {

@@ -14,6 +14,7 @@ type TextSetting = GucSetting<Option<CString>>;
 
 static DEFAULT_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c"gte-small"));
 static QUERY_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c""));
+static RERANK_MODEL: TextSetting = GucSetting::<Option<CString>>::new(Some(c"ms-marco-minilm-l6-v2"));
 static MODEL_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static ONNXRUNTIME_PATH: TextSetting = GucSetting::<Option<CString>>::new(None);
 static PRELOAD_MODELS: TextSetting = GucSetting::<Option<CString>>::new(Some(c""));
@@ -92,6 +93,14 @@ fn define() {
         c"Model that embed_query(text) uses, if it is to be another one than the default model.",
         c"As a rule the quantised twin of the model that has embedded the documents.",
         &QUERY_MODEL,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_string_guc(
+        c"pg_embed.rerank_model",
+        c"Cross-encoder that rerank(query, documents) uses.",
+        c"The name of a folder in pg_embed.model_path.",
+        &RERANK_MODEL,
         GucContext::Userset,
         GucFlags::default(),
     );
@@ -216,6 +225,10 @@ pub fn default_model() -> String {
 /// Empty: the model of the documents embeds search texts, too.
 pub fn query_model() -> String {
     name(&QUERY_MODEL)
+}
+
+pub fn rerank_model() -> String {
+    name(&RERANK_MODEL)
 }
 
 fn name(setting: &TextSetting) -> String {

@@ -5,6 +5,7 @@
 
 use pgrx::prelude::*;
 
+mod analysis;
 mod embed;
 mod error;
 mod guc;
@@ -22,6 +23,7 @@ extension_sql_file!("../sql/embed.sql", name = "embed", requires = ["vector"]);
 extension_sql_file!("../sql/ivf.sql", name = "ivf", requires = ["embed"]);
 extension_sql_file!("../sql/ivf_columns.sql", name = "ivf_columns", requires = ["ivf"]);
 extension_sql_file!("../sql/vectorizer.sql", name = "vectorizer", requires = ["ivf_columns"]);
+extension_sql_file!("../sql/analysis.sql", name = "analysis", requires = ["vectorizer"]);
 
 #[pg_guard]
 pub extern "C-unwind" fn _PG_init() {

@@ -26,7 +26,7 @@ files() {
 ! command -v cc || fail "there is a compiler"
 apt-get update -qq
 
-# The time that the README tells begins here.
+# The time that docs/install.md tells begins here.
 SECONDS=0
 apt-get install -y -qq --no-install-recommends ./*.deb >/dev/null
 version=$(echo /usr/lib/postgresql/*/lib/pg_embed.so | cut -d / -f 5)

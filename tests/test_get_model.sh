@@ -92,6 +92,13 @@ says "not the size of gte-small"
 holds "$models" tiny-bert
 echo "ok - gte-small's own files match their pinned hashes, another ONNX model is refused"
 
+mkdir "$hub/cross-encoder"
+cp -r tests/data/tiny-cross "$hub/cross-encoder/ms-marco-MiniLM-L6-v2"
+get 0 ms-marco-minilm-l6-v2 "$models"
+diff -r tests/data/tiny-cross "$models/ms-marco-minilm-l6-v2" || fail "the installed folder differs"
+rm -r "$models/ms-marco-minilm-l6-v2"
+echo "ok - the cross-encoder comes from its repository"
+
 echo ' ' >>"$hub/Supabase/gte-small/tokenizer.json"
 get 3 gte-small "$models"
 says "tokenizer.json has SHA-256"

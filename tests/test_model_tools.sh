@@ -95,6 +95,13 @@ run 0 quantize_model.py "$scratch/old" "$scratch/old-q8"
 says_it_is_near
 echo "ok - a model of opset 11 that lists its weights among the inputs"
 
+cp -r tests/data/tiny-cross "$scratch/cross"
+run 0 fuse_model.py "$scratch/cross"
+says "fused $scratch/cross/model.onnx"
+run 0 quantize_model.py "$scratch/cross" "$scratch/cross-q8"
+says_it_is_near
+echo "ok - a cross-encoder"
+
 run 1 quantize_model.py tests/data/encoders/float16 "$scratch/none"
 says "has no float32 matrix of weights"
 for name in roberta xlm-roberta distilbert; do

@@ -64,7 +64,7 @@ extension_package() {
     ln -s /usr/share/pg_embed/models "$stage$SHAREDIR/pg_embed/models"
     doc=$stage/usr/share/doc/$name
     mkdir -p "$doc"
-    cp README.md "$doc/"
+    cp -r README.md docs "$doc/"
     cp "$DEV/lib/ThirdPartyNotices.txt" "$doc/onnxruntime-third-party-notices.txt"
     cargo metadata --format-version 1 "${FEATURES[@]}" --filter-platform "$(uname -m)-unknown-linux-gnu" |
         /usr/bin/python3 tools/crate_licences.py >"$doc/crates.txt"

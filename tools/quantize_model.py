@@ -210,11 +210,13 @@ def quantize(path, config):
 
 
 def least_cosine(before, after, config):
-    """Between the vectors of some texts by two files."""
+    """Between the vectors of some texts by two files. A cross-encoder's scores of them are one vector."""
     inputs, mask = sample_inputs(config)
     a, b = (first_output(path, inputs).astype(np.float64) for path in (before, after))
     if a.ndim == 3:
         a, b = ((hidden * mask[..., None]).sum(axis=1) for hidden in (a, b))
+    if a.shape[-1] == 1:
+        a, b = a.T, b.T
     return float(((a * b).sum(-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))).min())
 
 

@@ -1,4 +1,4 @@
-//! `text[]` in, `vector[]` of the same shape out.
+//! `text[]` in, an array of the same shape out.
 
 use std::ffi::{c_char, c_int};
 use std::ptr;
@@ -8,7 +8,6 @@ use pgrx::{FromDatum, impl_sql_translatable, pg_sys};
 
 use super::text::Text;
 use crate::error::Error;
-use crate::vector::VectorBuf;
 
 /// What the lists of an array's elements take, its texts and their vectors left out; in bytes.
 const BYTES_PER_ELEMENT: usize = 64;
@@ -62,50 +61,48 @@ impl FromDatum for TextArray {
     }
 }
 
-/// A `vector[]` result.
-pub struct VectorArray(pg_sys::Datum);
+/// The result of a function that returns an array.
+pub struct ArrayLike(pg_sys::Datum);
 
-impl VectorArray {
-    /// Builds the result of the function that `fcinfo` calls: one element for each of `input`'s, NULL for `None`, in
-    /// an array of the same dimensions and bounds.
-    pub fn shaped_like<'v>(
+impl ArrayLike {
+    /// Builds the result of the function that `fcinfo` calls, whose elements are of its type: one for each of `input`'s, NULL
+    /// for `None`, in an array of the same dimensions and bounds.
+    pub fn new(
         input: &TextArray,
-        vectors: impl Iterator<Item = Option<&'v [f32]>>,
+        elements: impl Iterator<Item = Result<Option<pg_sys::Datum>, Error>>,
         fcinfo: pg_sys::FunctionCallInfo,
-    ) -> Result<VectorArray, Error> {
-        let mut datums = Vec::with_capacity(input.elements.len());
-        let mut nulls = Vec::with_capacity(input.elements.len());
-        for vector in vectors {
-            nulls.push(vector.is_none());
-            datums.push(match vector {
-                Some(vector) => VectorBuf::from_slice(vector)?.into_datum(),
-                None => pg_sys::Datum::null(),
-            });
-        }
+    ) -> Result<ArrayLike, Error> {
+        let elements: Vec<Option<pg_sys::Datum>> = elements.collect::<Result<_, _>>()?;
+        let mut nulls: Vec<bool> = elements.iter().map(Option::is_none).collect();
+        let mut datums: Vec<pg_sys::Datum> =
+            elements.into_iter().map(|element| element.unwrap_or(pg_sys::Datum::null())).collect();
+        let (mut length, mut by_value, mut align) = Default::default();
         // SAFETY: the array header is followed by `ndim` dimensions and as many lower bounds; both vectors hold an
-        // entry for every element; fcinfo is that of a running function, whose result type is vector[].
+        // entry for every element; fcinfo is that of a running function, whose result type is an array.
         unsafe {
             let ndim = (*input.array).ndim;
             let dims = input.array.add(1).cast::<c_int>();
             let result_type = pg_sys::get_func_rettype((*(*fcinfo).flinfo).fn_oid);
+            let element_type = pg_sys::get_element_type(result_type);
+            pg_sys::get_typlenbyvalalign(element_type, &mut length, &mut by_value, &mut align);
             let array = pg_sys::construct_md_array(
                 datums.as_mut_ptr(),
                 nulls.as_mut_ptr(),
                 ndim,
                 dims,
                 dims.add(ndim as usize),
-                pg_sys::get_element_type(result_type),
-                -1,
-                false,
-                pg_sys::TYPALIGN_INT as c_char,
+                element_type,
+                length.into(),
+                by_value,
+                align,
             );
-            Ok(VectorArray(array.into()))
+            Ok(ArrayLike(array.into()))
         }
     }
 }
 
 impl_sql_translatable!(TextArray, "text[]");
-impl_sql_translatable!(VectorArray, "vector[]");
+impl_sql_translatable!(ArrayLike, "anyarray");
 
 // SAFETY: the SQL declares these arguments as `text[]`.
 unsafe impl<'fcx> ArgAbi<'fcx> for TextArray {
@@ -115,8 +112,8 @@ unsafe impl<'fcx> ArgAbi<'fcx> for TextArray {
     }
 }
 
-// SAFETY: the SQL declares these results as `vector[]`.
-unsafe impl BoxRet for VectorArray {
+// SAFETY: the array was built for the result type that the SQL declares.
+unsafe impl BoxRet for ArrayLike {
     unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> pgrx::datum::Datum<'fcx> {
         // SAFETY: construct_md_array made the datum.
         unsafe { fcinfo.return_raw_datum(self.0) }

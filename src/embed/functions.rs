@@ -1,10 +1,10 @@
-//! `embed`, `embed_query`, `token_count` and `embed_models`. The SQL is in sql/embed.sql; one symbol an overload.
+//! `embed`, `embed_query`, `rerank`, `token_count` and `embed_models`. The SQL is in sql/embed.sql; one symbol an overload.
 
-use embedder::{Kind, ModelSpec, catalog};
+use embedder::{Embedding, Kind, ModelSpec, Task, catalog};
 use pgrx::iter::TableIterator;
 use pgrx::prelude::*;
 
-use super::array::{TextArray, VectorArray};
+use super::array::{ArrayLike, TextArray};
 use super::models;
 use super::query_model;
 use super::text::Text;
@@ -38,19 +38,51 @@ fn one(model: Option<&str>, kind: Kind, text: &str) -> Option<VectorBuf> {
 }
 
 #[pg_extern(sql = false)]
-fn embed_array(input: TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
+fn embed_array(input: TextArray, fcinfo: pg_sys::FunctionCallInfo) -> ArrayLike {
     many(None, &input, fcinfo)
 }
 
 #[pg_extern(sql = false)]
-fn embed_model_array(model: Text<'_>, input: TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
+fn embed_model_array(model: Text<'_>, input: TextArray, fcinfo: pg_sys::FunctionCallInfo) -> ArrayLike {
     many(Some(&model), &input, fcinfo)
 }
 
-fn many(model: Option<&str>, input: &TextArray, fcinfo: pg_sys::FunctionCallInfo) -> VectorArray {
+fn many(model: Option<&str>, input: &TextArray, fcinfo: pg_sys::FunctionCallInfo) -> ArrayLike {
     let embeddings = models::embed_all(model, &input.texts()).or_raise();
-    let vectors = embeddings.iter().map(|found| found.as_ref()?.vector.as_deref());
-    VectorArray::shaped_like(input, vectors, fcinfo).or_raise()
+    let vectors = values(&embeddings)
+        .map(|vector| Ok(vector.map(VectorBuf::from_slice).transpose()?.map(VectorBuf::into_datum)));
+    ArrayLike::new(input, vectors, fcinfo).or_raise()
+}
+
+/// The vectors of those texts that have one.
+fn values(embeddings: &[Option<Embedding>]) -> impl Iterator<Item = Option<&[f32]>> {
+    embeddings.iter().map(|found| found.as_ref()?.vector.as_deref())
+}
+
+#[pg_extern(sql = false)]
+fn rerank(query: Text<'_>, documents: TextArray, fcinfo: pg_sys::FunctionCallInfo) -> ArrayLike {
+    scores(None, &query, &documents, fcinfo)
+}
+
+#[pg_extern(sql = false)]
+fn rerank_model(
+    model: Text<'_>,
+    query: Text<'_>,
+    documents: TextArray,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> ArrayLike {
+    scores(Some(&model), &query, &documents, fcinfo)
+}
+
+fn scores(
+    model: Option<&str>,
+    query: &str,
+    documents: &TextArray,
+    fcinfo: pg_sys::FunctionCallInfo,
+) -> ArrayLike {
+    let scored = models::rerank(model, query, &documents.texts()).or_raise();
+    let scores = values(&scored).map(|score| Ok(score.and_then(|score| score[0].into_datum())));
+    ArrayLike::new(documents, scores, fcinfo).or_raise()
 }
 
 #[pg_extern(sql = false)]
@@ -70,6 +102,7 @@ fn embed_models() -> TableIterator<
     'static,
     (
         name!(name, String),
+        name!(task, Option<String>),
         name!(dimensions, Option<i32>),
         name!(max_tokens, Option<i32>),
         name!(pooling, Option<String>),
@@ -94,15 +127,17 @@ fn embed_models() -> TableIterator<
                 Err(error) => (None, Some(error.with_reason())),
             };
             let spec = spec.as_ref();
+            let encoder = spec.filter(|spec| spec.task == Task::Embed);
             let text = |text: &dyn ToString| presentable(text.to_string());
             let loaded = models::is_loaded(&name);
             (
                 presentable(name),
-                spec.map(|spec| int4(spec.dimensions)),
+                spec.map(|spec| spec.task.to_string()),
+                encoder.map(|spec| int4(spec.dimensions)),
                 spec.map(|spec| int4(spec.max_tokens)),
-                spec.map(|spec| spec.pooling.to_string()),
-                spec.map(|spec| text(&spec.document_prefix)),
-                spec.map(|spec| text(&spec.query_prefix)),
+                encoder.map(|spec| spec.pooling.to_string()),
+                encoder.map(|spec| text(&spec.document_prefix)),
+                encoder.map(|spec| text(&spec.query_prefix)),
                 spec.map(|spec| spec.precision.to_string()),
                 spec.and_then(|spec| spec.twin_of.as_ref()).map(|name| text(name)),
                 loaded,

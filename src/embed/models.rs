@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use embedder::cache::{Cache, Key};
 use embedder::chunk::{Chunk, ChunkOptions};
-use embedder::{Embedding, Interrupts, Kind, ModelSpec, catalog};
+use embedder::{Embedded, Embedding, Interrupts, Kind, Model, ModelSpec, catalog};
 use pgrx::{PgLogLevel, pg_sys};
 
 use super::load::{Loaded, Models};
@@ -77,12 +77,40 @@ pub fn embed<T>(
 
 /// Embeds texts in one batch, in order; `None` stands for NULL, and in the result for nothing to embed.
 pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Option<Embedding>>, Error> {
+    compute_all(model, texts, |model, texts| model.embed(texts, Kind::Document, INTERRUPTS))
+}
+
+/// Scores documents for a query in one batch, in order, each as a vector of one element. `None` stands for NULL. `model`: that of
+/// `pg_embed.rerank_model` if it is not named.
+pub fn rerank(
+    model: Option<&str>,
+    query: &str,
+    documents: &[Option<&str>],
+) -> Result<Vec<Option<Embedding>>, Error> {
+    let model = model.map_or_else(guc::rerank_model, str::to_string);
+    let lengths = documents.iter().flatten().map(|document| query.len() + document.len());
+    embedder::ensure_memory(lengths.sum())?;
+    // The cache knows a result by its text: both, with what no text of Postgres's has between them.
+    let pair = |document: &&str| [query, document].join("\0");
+    let pairs: Vec<Option<String>> = documents.iter().map(|document| document.as_ref().map(pair)).collect();
+    let pairs: Vec<Option<&str>> = pairs.iter().map(Option::as_deref).collect();
+    compute_all(Some(&model), &pairs, |model, pairs| {
+        let documents: Vec<&str> = pairs.iter().map(|pair| &pair[query.len() + 1..]).collect();
+        model.rerank(query, &documents, INTERRUPTS)
+    })
+}
+
+/// What `compute` gives for the texts that are not in the cache.
+fn compute_all(
+    model: Option<&str>,
+    texts: &[Option<&str>],
+    compute: impl FnOnce(&mut Model, &[&str]) -> Result<Embedded, embedder::Error>,
+) -> Result<Vec<Option<Embedding>>, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
         let loaded = session.models.open(model, INTERRUPTS)?;
         let capacity = guc::cache_size();
-        let kind = Kind::Document;
-        let key = |text| Key { model: loaded.id, kind, in_array: true, text };
+        let key = |text| Key { model: loaded.id, kind: Kind::Document, in_array: true, text };
         let mut results: Vec<Option<Embedding>> = texts
             .iter()
             .map(|text| text.filter(|_| capacity > 0).and_then(|text| session.cache.get(key(text)).cloned()))
@@ -93,7 +121,7 @@ pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Opti
             .filter_map(|i| texts[i].map(|text| (i, text)))
             .collect();
         let missing_texts: Vec<&str> = missing.iter().map(|(_, text)| *text).collect();
-        let (found, time) = timed(|| loaded.model.embed(&missing_texts, kind, INTERRUPTS))?;
+        let (found, time) = timed(|| compute(&mut loaded.model, &missing_texts))?;
         // A large batch would only push out what the cache is for: the texts of a query, asked for again and again.
         let keep = missing.len() <= capacity / 2;
         for ((i, text), embedding) in missing.into_iter().zip(found.embeddings) {
@@ -143,7 +171,7 @@ pub fn named(model: Option<&str>) -> String {
 pub fn dimensions(model: &str) -> Result<usize, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
-        Ok(session.models.open(Some(model), INTERRUPTS)?.model.spec().dimensions)
+        Ok(session.models.open(Some(model), INTERRUPTS)?.model.dimensions()?)
     })
 }
 

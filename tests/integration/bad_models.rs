@@ -157,6 +157,7 @@ fn embed_models_lists_broken_folders_with_their_error() {
             ["empty", "NULL", "NULL", "f", "f"],
             ["no-weights", "NULL", "NULL", "f", "f"],
             ["tiny-bert", "32", "64", "t", "t"],
+            ["tiny-cross", "NULL", "64", "f", "t"],
             ["tiny-int8", "32", "64", "f", "t"],
             ["tiny-pooled", "32", "64", "f", "t"],
             ["tiny-q8", "32", "64", "f", "t"],

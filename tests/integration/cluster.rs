@@ -48,7 +48,7 @@ impl Cluster {
         let data = cluster.data();
         let options = ["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8", "-D"];
         cluster.run("initdb", &[initdb, &options, &[data.to_str().unwrap()]].concat());
-        for model in ["tiny-bert", "tiny-pooled", "tiny-int8", "tiny-q8"] {
+        for model in ["tiny-bert", "tiny-pooled", "tiny-int8", "tiny-q8", "tiny-cross"] {
             copy_folder(&test_data(model), &cluster.models().join(model));
         }
         let mut conf = format!(

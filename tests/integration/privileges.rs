@@ -126,7 +126,7 @@ fn a_user_embeds_and_chooses_the_model() {
 fn embed_models_shows_paths_to_superusers() {
     let cluster = cluster_with_app();
     let sql = "SELECT name, path FROM embed_models() ORDER BY name";
-    let names = ["tiny-bert", "tiny-int8", "tiny-pooled", "tiny-q8"];
+    let names = ["tiny-bert", "tiny-cross", "tiny-int8", "tiny-pooled", "tiny-q8"];
     let path = |name| cluster.models().join(name).display().to_string();
     assert_eq!(rows(&mut app(&cluster), sql), names.map(|name| [name.to_string(), "NULL".to_string()]));
     assert_eq!(rows(&mut cluster.connect(), sql), names.map(|name| [name.to_string(), path(name)]));
@@ -144,7 +144,7 @@ fn an_unreadable_model_directory() {
     assert_eq!(rows(&mut client, "SELECT * FROM embed_models()").len(), 0);
     refused(&mut client, "SELECT embed('hello')");
     fs::set_permissions(cluster.models(), Permissions::from_mode(0o755)).unwrap();
-    assert_eq!(rows(&mut client, "SELECT * FROM embed_models()").len(), 4);
+    assert_eq!(rows(&mut client, "SELECT * FROM embed_models()").len(), 5);
     client.simple_query("SELECT embed('hello')").unwrap();
 }
 

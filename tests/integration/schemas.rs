@@ -25,7 +25,7 @@ fn in_a_schema_off_the_search_path() {
         assert_eq!(value(&mut client, &format!("SELECT embed.vector_dims({name})")), "32", "{name}");
     }
     assert_eq!(value(&mut client, "SELECT embed.token_count('the')"), "3");
-    assert_eq!(value(&mut client, "SELECT count(*) FROM embed.embed_models()"), "4");
+    assert_eq!(value(&mut client, "SELECT count(*) FROM embed.embed_models()"), "5");
     assert_eq!(value(&mut client, "SELECT embed.avg(embedding) IS NULL FROM public.docs"), "f");
     let casts = "SELECT '[1,2]'::embed.vector::real[]::embed.vector OPERATOR(embed.=) '[1,2]'";
     assert_eq!(value(&mut client, casts), "t");

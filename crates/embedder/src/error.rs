@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::Task;
+
 /// What can go wrong between a text and its vector. No variant leaves anything half-done: the next call works
 /// once the cause is mended.
 #[derive(Debug, thiserror::Error)]
@@ -11,6 +13,9 @@ pub enum Error {
     InvalidName(String),
     #[error("model \"{name}\" does not exist")]
     UnknownModel { name: String, directory: PathBuf, installed: Vec<String> },
+    /// The model is asked for what it does not make: vectors of a cross-encoder, or scores of an encoder.
+    #[error("model \"{model}\" is {}", match .task { Task::Embed => "an encoder, which gives vectors", Task::Rerank(_) => "a cross-encoder, which gives scores" })]
+    WrongTask { model: String, task: Task },
     /// A file of a model folder that is missing or cannot be read.
     #[error("could not read \"{}\": {source}", path.display())]
     Unreadable { path: PathBuf, source: std::io::Error },

@@ -1,4 +1,4 @@
-//! What a sentence encoder is fed and what it gives, by the names in its ONNX file.
+//! What a model is fed and what it gives, by the names in its ONNX file.
 
 use crate::onnx::{ElementType, OnnxFile, Value};
 
@@ -39,8 +39,20 @@ pub struct Interface {
     pub output_type: Float,
 }
 
+/// What encoders call the output that holds their vectors.
+const VECTORS: [&str; 3] = ["last_hidden_state", "token_embeddings", "sentence_embedding"];
+
+/// What classifiers call their output, and so cross-encoders, whose one class is relevance.
+const LOGITS: &str = "logits";
+
+/// Whether a model gives a score for a pair of texts, and no vectors.
+pub fn is_cross_encoder(file: &OnnxFile) -> bool {
+    let has = |name: &str| file.outputs.iter().any(|output| output.name == name);
+    has(LOGITS) && !VECTORS.into_iter().any(has)
+}
+
 impl Interface {
-    /// Errors: why this is no encoder whose vectors have as many `dimensions`.
+    /// Errors: why this is no model that gives as many `dimensions` numbers for a text.
     pub fn of(file: &OnnxFile, dimensions: usize) -> Result<Interface, String> {
         let inputs = file.inputs.iter().map(input).collect::<Result<Vec<_>, _>>()?;
         // Without a mask a text's vector would depend on the padding, so on its company.
@@ -64,9 +76,10 @@ fn input(value: &Value) -> Result<(String, Input), String> {
 }
 
 fn output(outputs: &[Value], dimensions: usize) -> Result<(String, Float), String> {
-    let chosen = ["last_hidden_state", "token_embeddings", "sentence_embedding"]
-        .iter()
-        .find_map(|name| outputs.iter().find(|output| output.name == *name))
+    let chosen = VECTORS
+        .into_iter()
+        .chain([LOGITS])
+        .find_map(|name| outputs.iter().find(|output| output.name == name))
         .or(outputs.first())
         .ok_or("the model has no output")?;
     let Value { name, element_type, shape } = chosen;
@@ -79,10 +92,11 @@ fn output(outputs: &[Value], dimensions: usize) -> Result<(String, Float), Strin
     // A file need not tell a shape: it is looked at again when the model has run.
     if !matches!(shape.len(), 0 | 2 | 3) || last.is_some_and(|last| last != dimensions as u64) {
         let shape: Vec<String> = shape.iter().map(|n| n.map_or("?".to_string(), |n| n.to_string())).collect();
-        return Err(format!(
-            "output \"{name}\" has shape [{}], but config.json promises {dimensions} dimensions",
-            shape.join(", ")
-        ));
+        let expected = match name.as_str() {
+            LOGITS => "a cross-encoder has one score for a pair".to_string(),
+            _ => format!("config.json promises {dimensions} dimensions"),
+        };
+        return Err(format!("output \"{name}\" has shape [{}], but {expected}", shape.join(", ")));
     }
     Ok((name.clone(), float))
 }

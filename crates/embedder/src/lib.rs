@@ -1,4 +1,5 @@
-//! Text to vector: reads a sentence-embedding model folder, tokenises, runs the model, pools and normalises.
+//! Text to vector: reads a sentence-embedding model folder, tokenises, runs the model, pools and normalises. Also a
+//! query and documents to scores, by a cross-encoder.
 //!
 //! Knows nothing of Postgres. Long work asks [`Interrupts`] whether to go on (a cancelled query).
 
@@ -26,4 +27,4 @@ pub use loading::{Loading, is_loading};
 pub use memory::ensure as ensure_memory;
 pub use model::{Embedded, Embedding, Kind, Model, Options, Weights};
 pub use onnx::Precision;
-pub use spec::{ModelSpec, Pooling};
+pub use spec::{Activation, ModelSpec, Pooling, Task};

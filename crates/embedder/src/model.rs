@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use crate::chunk::{Chunk, ChunkOptions, Splitter};
 use crate::session::{self, Batch, Output, Session};
 use crate::tokenize::{Tokenizer, Tokens};
-use crate::{Error, Interrupts, ModelSpec, batch, memory, pool, spec};
+use crate::{Activation, Error, Interrupts, ModelSpec, Task, batch, memory, pool, spec};
 
 /// Whether a text is stored or searched for: some models want a different prefix for each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -43,10 +43,11 @@ pub enum Weights {
     CacheFailed { directory: PathBuf, reason: String },
 }
 
-/// What became of a text.
+/// What became of a text, or of a document that was compared with a query.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Embedding {
-    /// `dimensions` finite values; `None` for a text without a token (empty, blank, control characters only).
+    /// `dimensions` finite values, so one score of a document; `None` for a text without a token (empty, blank, control
+    /// characters only).
     pub vector: Option<Arc<[f32]>>,
     /// Whether the text was longer than the model's maximum and its end was not seen.
     pub truncated: bool,
@@ -68,6 +69,9 @@ const WINDOW: usize = 1024;
 /// What a text takes while it is embedded, beside its tokens and its vector: a slot in a hash table, and places in the
 /// lists of texts and of results here and at the caller's.
 const BYTES_PER_TEXT: usize = 256;
+
+/// Tokenises one text.
+type Encode<'a> = &'a dyn Fn(&Model, &str) -> Result<Option<Tokens>, Error>;
 
 pub struct Model {
     spec: ModelSpec,
@@ -121,6 +125,12 @@ impl Model {
         &self.spec
     }
 
+    /// Elements of the vectors that it makes. Errors: [`Error::WrongTask`].
+    pub fn dimensions(&self) -> Result<usize, Error> {
+        self.check_task(self.spec.task == Task::Embed)?;
+        Ok(self.spec.dimensions)
+    }
+
     /// Tokens the model would see of `text`, special tokens included, before truncation.
     pub fn token_count(&self, text: &str, interrupts: Interrupts) -> Result<usize, Error> {
         self.tokenizer.count(&self.prefixed(text, Kind::Document)?, interrupts)
@@ -150,7 +160,47 @@ impl Model {
     }
 
     /// Embeds texts. Equal ones are computed once.
+    ///
+    /// Errors: [`Error::WrongTask`], [`Error::OutOfMemory`], [`Error::Tokenize`], [`Error::Run`].
     pub fn embed(&mut self, texts: &[&str], kind: Kind, interrupts: Interrupts) -> Result<Embedded, Error> {
+        self.check_task(self.spec.task == Task::Embed)?;
+        let own_tokens = self.prefix_tokens[kind as usize];
+        self.compute(texts, 0, interrupts, &|model, text| {
+            let encoded = model.tokenizer.encode(&model.prefixed(text, kind)?, interrupts)?;
+            Ok(encoded.filter(|t| t.truncated || t.ids.len() > own_tokens))
+        })
+    }
+
+    /// Scores of documents for a query: higher ones answer it better. Equal documents are computed once.
+    ///
+    /// Errors: those of [`embed`](Self::embed).
+    pub fn rerank(
+        &mut self,
+        query: &str,
+        documents: &[&str],
+        interrupts: Interrupts,
+    ) -> Result<Embedded, Error> {
+        self.check_task(self.spec.task != Task::Embed)?;
+        let query = self.tokenizer.begin_pair(query, interrupts)?;
+        self.compute(documents, query.tokens(), interrupts, &|model, document| {
+            model.tokenizer.encode_pair(&query, document, interrupts).map(Some)
+        })
+    }
+
+    fn check_task(&self, is_right: bool) -> Result<(), Error> {
+        let wrong = || Error::WrongTask { model: self.spec.name.clone(), task: self.spec.task };
+        is_right.then_some(()).ok_or_else(wrong)
+    }
+
+    /// What the model makes of texts, each of them as `encode` gives it, `None` for one without a token. `shared_tokens`: of what all
+    /// texts are paired with.
+    fn compute(
+        &mut self,
+        texts: &[&str],
+        shared_tokens: usize,
+        interrupts: Interrupts,
+        encode: Encode,
+    ) -> Result<Embedded, Error> {
         let bytes_per_text = BYTES_PER_TEXT + self.spec.dimensions * size_of::<f32>();
         memory::ensure(texts.len().saturating_mul(bytes_per_text))?;
         let mut position_of: HashMap<&str, usize> = HashMap::with_capacity(texts.len());
@@ -167,28 +217,29 @@ impl Model {
         let mut embeddings = Vec::with_capacity(unique.len());
         let mut tokens = 0;
         for window in unique.chunks(WINDOW) {
-            tokens += self.embed_window(window, kind, interrupts, &mut embeddings)?;
+            tokens += self.compute_window(window, shared_tokens, interrupts, encode, &mut embeddings)?;
         }
         Ok(Embedded { embeddings: positions.into_iter().map(|at| embeddings[at].clone()).collect(), tokens })
     }
 
-    /// Appends the embeddings of `texts`, in order. Returns how many tokens they have.
-    fn embed_window(
+    /// Appends what becomes of `texts`, in order. Returns how many tokens they have.
+    fn compute_window(
         &mut self,
         texts: &[&str],
-        kind: Kind,
+        shared_tokens: usize,
         interrupts: Interrupts,
+        encode: Encode,
         embeddings: &mut Vec<Embedding>,
     ) -> Result<usize, Error> {
         // The ids and types of their tokens, and their vectors.
-        let tokens: usize = texts.iter().map(|text| text.len().min(self.spec.max_tokens)).sum();
+        let longest = self.spec.max_tokens;
+        let tokens: usize = texts.iter().map(|text| (text.len() + shared_tokens).min(longest)).sum();
         memory::ensure((2 * tokens + texts.len() * self.spec.dimensions) * size_of::<f32>())?;
         let first = embeddings.len();
         let mut tokens: Vec<Tokens> = Vec::with_capacity(texts.len());
         let mut owners = Vec::with_capacity(texts.len());
         for (i, text) in texts.iter().enumerate() {
-            let encoded = self.tokenizer.encode(&self.prefixed(text, kind)?, interrupts)?;
-            let encoded = encoded.filter(|t| t.truncated || t.ids.len() > self.prefix_tokens[kind as usize]);
+            let encoded = encode(self, text)?;
             embeddings
                 .push(Embedding { vector: None, truncated: encoded.as_ref().is_some_and(|t| t.truncated) });
             if let Some(encoded) = encoded {
@@ -235,6 +286,9 @@ impl Model {
                 };
                 if self.spec.normalize {
                     pool::normalize(&mut vector);
+                }
+                if self.spec.task == Task::Rerank(Activation::Sigmoid) {
+                    vector.iter_mut().for_each(|x| *x = 1.0 / (1.0 + (-*x).exp()));
                 }
                 if vector.iter().all(|x| x.is_finite()) {
                     Ok(vector.into())

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use twox_hash::XxHash3_128;
 
 use crate::Error;
-use crate::interface::Interface;
+use crate::interface::{self, Interface};
 use crate::onnx::{OnnxFile, Precision};
 use crate::weights::{self, Fingerprint};
 
@@ -34,6 +34,31 @@ impl std::fmt::Display for Pooling {
     }
 }
 
+/// What a model makes of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Task {
+    /// Vectors: a sentence encoder.
+    Embed,
+    /// A score for a query and a document: a cross-encoder, which reads both together.
+    Rerank(Activation),
+}
+
+impl std::fmt::Display for Task {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Task::Embed => "embed",
+            Task::Rerank(_) => "rerank",
+        })
+    }
+}
+
+/// What makes a score of a cross-encoder's output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    Identity,
+    Sigmoid,
+}
+
 /// A model folder, read and checked, not loaded.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
@@ -41,9 +66,11 @@ pub struct ModelSpec {
     pub name: String,
     pub onnx_file: PathBuf,
     pub tokenizer_file: PathBuf,
-    /// Elements of a vector.
+    pub task: Task,
+    /// Elements of a vector; 1 for a cross-encoder's score.
     pub dimensions: usize,
-    /// Tokens the model sees of a text, special tokens included; the rest of a longer text is cut off.
+    /// Tokens the model sees of a text, or of both texts of a pair, special tokens included; the rest of a longer text is
+    /// cut off.
     pub max_tokens: usize,
     pub pooling: Pooling,
     pub normalize: bool,
@@ -73,6 +100,15 @@ struct Config {
     #[serde(default)]
     model_type: String,
     pad_token_id: Option<usize>,
+    /// What sentence-transformers' `CrossEncoder` has written since version 4, and before.
+    #[serde(default)]
+    sentence_transformers: CrossEncoderConfig,
+    sbert_ce_default_activation_function: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+struct CrossEncoderConfig {
+    activation_fn: Option<String>,
 }
 
 /// sentence_bert_config.json
@@ -180,11 +216,16 @@ impl ModelSpec {
             .into_iter()
             .find(|file| file.is_file())
             .ok_or_else(|| Error::unreadable(&folder.join("model.onnx"))(ErrorKind::NotFound.into()))?;
-        let (pooling, normalize) = modules(folder)?;
-        let (document_prefix, query_prefix) = prefixes(folder)?;
         let onnx = OnnxFile::read(&onnx_file)?;
-        let interface =
-            Interface::of(&onnx, config.hidden_size).map_err(|e| Error::invalid(&onnx_file, e))?;
+        let task = match interface::is_cross_encoder(&onnx) {
+            true => Task::Rerank(config.activation().map_err(|e| Error::invalid(&config_file, e))?),
+            false => Task::Embed,
+        };
+        let (dimensions, (pooling, normalize), (document_prefix, query_prefix)) = match task {
+            Task::Embed => (config.hidden_size, modules(folder)?, prefixes(folder)?),
+            Task::Rerank(_) => (1, (Pooling::Cls, false), Default::default()),
+        };
+        let interface = Interface::of(&onnx, dimensions).map_err(|e| Error::invalid(&onnx_file, e))?;
         let own = optional_json::<OwnConfig>(&folder.join("pg_embed.json"))?.unwrap_or_default();
         Ok(ModelSpec {
             name: folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
@@ -193,7 +234,8 @@ impl ModelSpec {
             interface,
             onnx_file,
             tokenizer_file,
-            dimensions: config.hidden_size,
+            task,
+            dimensions,
             max_tokens: max_tokens(folder, &config)?,
             first_position: config.first_position(),
             twin_of: own.twin_of,
@@ -207,6 +249,20 @@ impl ModelSpec {
 }
 
 impl Config {
+    /// A cross-encoder's. As sentence-transformers: a sigmoid where nothing is said.
+    fn activation(&self) -> Result<Activation, String> {
+        let own = self.sentence_transformers.activation_fn.as_ref();
+        let Some(named) = own.or(self.sbert_ce_default_activation_function.as_ref()) else {
+            return Ok(Activation::Sigmoid);
+        };
+        // The name of a class of PyTorch's, such as torch.nn.modules.linear.Identity.
+        match named.rsplit('.').next() {
+            Some("Identity") => Ok(Activation::Identity),
+            Some("Sigmoid") => Ok(Activation::Sigmoid),
+            _ => Err(format!("activation function \"{named}\" is not supported")),
+        }
+    }
+
     /// RoBERTa numbers positions from pad_token_id + 1, so that many of its position embeddings are never used.
     fn first_position(&self) -> usize {
         match self.model_type.as_str() {

@@ -4,20 +4,29 @@ use std::path::Path;
 
 use tokenizers::{
     DecoderWrapper, Encoding, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
-    TruncationDirection,
+    TruncationDirection, TruncationParams, TruncationStrategy, truncate_encodings,
 };
 use unicode_categories::UnicodeCategories;
 
 use crate::wordpiece::Words;
-use crate::{Error, Interrupts, ModelSpec, memory};
+use crate::{Error, Interrupts, ModelSpec, Task, memory};
 
-/// A text as the model sees it; special tokens included.
+/// A text, or a pair of them, as the model sees it; special tokens included.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Tokens {
     pub ids: Vec<u32>,
     pub type_ids: Vec<u32>,
     /// Whether the text was longer than the model's maximum.
     pub truncated: bool,
+}
+
+/// A query that documents are paired with, tokenised once for all of them.
+pub struct Query(Encoding);
+
+impl Query {
+    pub fn tokens(&self) -> usize {
+        self.0.len()
+    }
 }
 
 /// What a tokenizer.json describes.
@@ -29,6 +38,8 @@ pub struct Tokenizer {
     max_tokens: usize,
     /// What the post-processor adds: 2 for BERT's [CLS] and [SEP].
     special_tokens: usize,
+    /// What it adds to a pair of texts: 3 for BERT's.
+    special_tokens_of_pair: usize,
     /// Whether a word of more than a hundred characters is one [UNK], however long.
     long_words_are_unknown: bool,
 }
@@ -53,19 +64,25 @@ impl Tokenizer {
         // Both gte-small's and MiniLM's files ask for padding to 128 and truncation at 128, which gives wrong vectors.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(|e| Error::invalid(file, e))?;
-        let special_tokens =
-            inner.get_post_processor().map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, false));
-        if special_tokens >= spec.max_tokens {
-            return Err(Error::invalid(
-                file,
-                format!("{special_tokens} special tokens leave no room for text"),
-            ));
+        let added_to = |pair: bool| {
+            inner.get_post_processor().map_or(0, |p| tokenizers::PostProcessor::added_tokens(p, pair))
+        };
+        let (special_tokens, special_tokens_of_pair) = (added_to(false), added_to(true));
+        let added = if spec.task == Task::Embed { special_tokens } else { special_tokens_of_pair };
+        if added >= spec.max_tokens {
+            return Err(Error::invalid(file, format!("{added} special tokens leave no room for text")));
         }
         let long_words_are_unknown = matches!(
             inner.get_model(),
             Words::WordPiece(_) | Words::Other(tokenizers::ModelWrapper::WordPiece(_))
         );
-        Ok(Tokenizer { inner, max_tokens: spec.max_tokens, special_tokens, long_words_are_unknown })
+        Ok(Tokenizer {
+            inner,
+            max_tokens: spec.max_tokens,
+            special_tokens,
+            special_tokens_of_pair,
+            long_words_are_unknown,
+        })
     }
 
     /// Tokens of `text`, special tokens included, before truncation.
@@ -98,6 +115,48 @@ impl Tokenizer {
     /// `text` as the model sees it, cut at its maximum; `None` when there is nothing but special tokens to see.
     pub fn encode(&self, text: &str, interrupts: Interrupts) -> Result<Option<Tokens>, Error> {
         let room = self.max_tokens - self.special_tokens;
+        let mut encoding = self.beginning(text, room, interrupts)?;
+        if encoding.is_empty() {
+            return Ok(None);
+        }
+        let truncated = encoding.len() > room;
+        encoding.truncate(room, 0, TruncationDirection::Right);
+        self.finish(encoding, None, truncated).map(Some)
+    }
+
+    /// The beginning of a query, for [`encode_pair`](Self::encode_pair): all that the model can see of it.
+    pub fn begin_pair(&self, query: &str, interrupts: Interrupts) -> Result<Query, Error> {
+        Ok(Query(self.beginning(query, self.room_for_pair(), interrupts)?))
+    }
+
+    /// A query and a document as the model sees them together. Where they are too long, the longer one is cut, as Python's
+    /// cross-encoders do: the document, unless the query takes more than half.
+    pub fn encode_pair(
+        &self,
+        query: &Query,
+        document: &str,
+        interrupts: Interrupts,
+    ) -> Result<Tokens, Error> {
+        let room = self.room_for_pair();
+        let (query, document) = (query.0.clone(), self.beginning(document, room, interrupts)?);
+        let truncated = query.len() + document.len() > room;
+        let params = TruncationParams {
+            max_length: room,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+            direction: TruncationDirection::Right,
+        };
+        let failed = |e: tokenizers::Error| Error::Tokenize(e.to_string());
+        let (query, document) = truncate_encodings(query, Some(document), &params).map_err(failed)?;
+        self.finish(query, document, truncated)
+    }
+
+    fn room_for_pair(&self) -> usize {
+        self.max_tokens - self.special_tokens_of_pair
+    }
+
+    /// Tokens from the start of `text`, without special tokens: all of them, or more than `room`.
+    fn beginning(&self, text: &str, room: usize, interrupts: Interrupts) -> Result<Encoding, Error> {
         let mut encoding = Encoding::default();
         for piece in pieces(text, self.long_words_are_unknown) {
             if encoding.len() > room {
@@ -107,18 +166,14 @@ impl Tokenizer {
             let next = self.encode_piece(piece)?;
             if encoding.is_empty() { encoding = next } else { encoding.merge_with(next, false) }
         }
-        if encoding.is_empty() {
-            return Ok(None);
-        }
-        let truncated = encoding.len() > room;
-        encoding.truncate(room, 0, TruncationDirection::Right);
+        Ok(encoding)
+    }
+
+    /// Adds the special tokens.
+    fn finish(&self, first: Encoding, second: Option<Encoding>, truncated: bool) -> Result<Tokens, Error> {
         let encoding =
-            self.inner.post_process(encoding, None, true).map_err(|e| Error::Tokenize(e.to_string()))?;
-        Ok(Some(Tokens {
-            ids: encoding.get_ids().to_vec(),
-            type_ids: encoding.get_type_ids().to_vec(),
-            truncated,
-        }))
+            self.inner.post_process(first, second, true).map_err(|e| Error::Tokenize(e.to_string()))?;
+        Ok(Tokens { ids: encoding.get_ids().to_vec(), type_ids: encoding.get_type_ids().to_vec(), truncated })
     }
 
     /// `encode_fast`, one text at a time: `encode_batch` would start rayon's threads inside a database backend.

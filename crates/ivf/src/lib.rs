@@ -18,6 +18,7 @@ pub mod kmeans;
 pub mod layout;
 pub mod memstore;
 pub mod metric;
+pub mod pca;
 pub mod quantize;
 pub mod random;
 pub mod reorder;

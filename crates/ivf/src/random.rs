@@ -16,14 +16,31 @@ impl SplitMix64 {
     pub fn below(&mut self, bound: usize) -> usize {
         ((u128::from(self.next()) * bound as u128) >> 64) as usize
     }
+
+    /// From 0 to less than 1, evenly.
+    pub fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+    }
 }
 
 /// 2^64 over the golden ratio, odd.
 pub(crate) const GOLDEN_GAMMA: u64 = 0x9E37_79B9_7F4A_7C15;
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
+
+    /// Numbers from a normal distribution.
+    pub fn normal(seed: u64, count: usize) -> Vec<f32> {
+        let mut state = seed;
+        let mut uniform = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (f64::from((state >> 33) as u32) + 0.5) / f64::from(1u32 << 31)
+        };
+        (0..count)
+            .map(|_| ((-2.0 * uniform().ln()).sqrt() * (uniform() * std::f64::consts::TAU).cos()) as f32)
+            .collect()
+    }
 
     /// First numbers of seed 1234567, from the reference implementation.
     #[test]

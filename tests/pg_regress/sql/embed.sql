@@ -73,7 +73,7 @@ SELECT * FROM chunk('text', model => 'no-such-model');
 \set VERBOSITY default
 DROP TABLE manual;
 
-SELECT name, dimensions, max_tokens, pooling, document_prefix, query_prefix, precision, twin_of, path IS NOT NULL AS path, error
+SELECT name, task, dimensions, max_tokens, pooling, document_prefix, query_prefix, precision, twin_of, path IS NOT NULL AS path, error
 FROM embed_models() WHERE name LIKE 'tiny%' ORDER BY name;
 
 -- Volatility: what a generated column and an index need, and what only a query may use.

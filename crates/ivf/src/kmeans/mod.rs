@@ -1,6 +1,7 @@
 //! k-means on a sample, and the assignment of rows to centroids, both by matrix multiplication.
 
 mod assign;
+mod cluster;
 mod signs;
 #[cfg(test)]
 mod tests;
@@ -8,6 +9,7 @@ mod tests;
 use crate::kernel::norm_squared;
 use crate::random::{GOLDEN_GAMMA, SplitMix64};
 pub use assign::Assigner;
+pub use cluster::nearest;
 use std::collections::HashSet;
 use std::ops::Range;
 
@@ -62,7 +64,15 @@ impl KMeans {
         let rows = self.finite_rows(sample, pacer)?;
         let mut members = rows.clone();
         let (seeds, exhausted) = self.seeds(sample, &mut members, pacer)?;
-        let centroids = if exhausted { seeds } else { self.iterate(sample, &rows, members, seeds, pacer)? };
+        if exhausted {
+            return self.deduplicate(seeds, pacer);
+        }
+        let all = rows.len();
+        let plan = match all >= HALVED_FROM * self.lists {
+            true => [(all / 2, HALVED), (all, WHOLE)],
+            false => [(0, 0), (all, ITERATIONS)],
+        };
+        let centroids = self.iterate(sample, &rows, members, seeds, &plan, pacer)?;
         self.deduplicate(centroids, pacer)
     }
 
@@ -123,24 +133,21 @@ impl KMeans {
         Ok((seeds, true))
     }
 
-    /// `rows`: the rows that count. `members`: as long, for the rows sorted by list.
+    /// `rows`: the rows that count. `members`: as long, for the rows sorted by list. `plan`: how many of the rows to look
+    /// at, and how often at most.
     fn iterate<E>(
         &self,
         sample: &[f32],
         rows: &[u32],
         mut members: Vec<u32>,
         seeds: Vec<f32>,
+        plan: &[(usize, usize)],
         pacer: &mut Pacer<E>,
     ) -> Result<Vec<f32>, E> {
         let count = sample.len() / self.dims;
         let (mut assigned, mut before) = (Vec::with_capacity(count), vec![u32::MAX; count]);
         let mut assigner = Assigner::prepare(seeds, self.dims, false, pacer)?;
-        let all = rows.len();
-        let plan = match all >= HALVED_FROM * self.lists {
-            true => [(all / 2, HALVED), (all, WHOLE)],
-            false => [(0, 0), (all, ITERATIONS)],
-        };
-        for (rows, iterations) in plan.map(|(count, iterations)| (&rows[..count], iterations)) {
+        for (rows, iterations) in plan.iter().map(|&(count, iterations)| (&rows[..count], iterations)) {
             // Up to the last row that counts.
             let sample = &sample[..rows.last().map_or(0, |&row| self.elements(row as usize).end)];
             for _ in 0..iterations {

@@ -1,6 +1,7 @@
 use super::*;
 use crate::kernel::naive;
 use crate::layout::LANES;
+use crate::random::tests::normal;
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 
@@ -24,18 +25,6 @@ fn bound(space: &Space, query: &Query, x: &[f32], bits: usize) -> Option<Refined
         let code = coded(&z, bits);
         query.refine(&code.signs, &code.refinement, bits, &code.factors)
     })
-}
-
-/// Numbers from a normal distribution.
-fn normal(seed: u64, count: usize) -> Vec<f32> {
-    let mut state = seed;
-    let mut uniform = || {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (f64::from((state >> 33) as u32) + 0.5) / f64::from(1u32 << 31)
-    };
-    (0..count)
-        .map(|_| ((-2.0 * uniform().ln()).sqrt() * (uniform() * std::f64::consts::TAU).cos()) as f32)
-        .collect()
 }
 
 fn scaled(x: &[f32], by: f32) -> Vec<f32> {

@@ -1,0 +1,52 @@
+//! `pca(vector, n) OVER (...)`: where each row lies along the directions in which the partition's vectors differ most.
+
+use ivf::pca::{Pca, project};
+use pgrx::prelude::*;
+
+use super::window::{Budget, Window};
+use crate::error::{AnalysisError, Error, OrRaise};
+use crate::vector::VectorBuf;
+
+/// Rows of the sample for each direction, at least.
+const ROWS_PER_COMPONENT: usize = 8;
+
+/// The argument behind the vector.
+const COMPONENTS: i32 = 1;
+
+/// Any number: the same rows give the same picture.
+const SEED: u64 = 0;
+
+/// A vector of as many dimensions as are asked for. NULL for a NULL vector, or without a number of them.
+#[pg_extern(sql = false)]
+fn pca(fcinfo: pg_sys::FunctionCallInfo) -> Option<VectorBuf> {
+    // SAFETY: the SQL declares it as a window function.
+    components(&unsafe { Window::of_call(fcinfo) }.or_raise()).or_raise()
+}
+
+fn components(window: &Window) -> Result<Option<VectorBuf>, Error> {
+    let Some(wanted) = window.integer(COMPONENTS) else { return Ok(None) };
+    let out_of_bounds =
+        |limit| AnalysisError::OutOfBounds { what: "number of components", value: wanted, limit };
+    if !(1..=ivf::layout::MAX_DIMENSIONS as i32).contains(&wanted) {
+        return Err(out_of_bounds(ivf::layout::MAX_DIMENSIONS).into());
+    }
+    let of = |dims| Pca { dims, components: wanted as usize, seed: SEED };
+    let budget =
+        Budget { memory: &|_, dims| of(dims).memory(), least_rows: wanted as usize * ROWS_PER_COMPONENT };
+    let (model, dims) = window.learned(budget, |sample| {
+        if wanted as usize > sample.dims {
+            return Err(out_of_bounds(sample.dims).into());
+        }
+        of(sample.dims).fit(&sample.vectors, &mut || {
+            pgrx::check_for_interrupts!();
+            Ok(())
+        })
+    })?;
+    let Some(vector) = window.vector() else { return Ok(None) };
+    if vector.len() != dims {
+        return Err(Error::UnexpectedDimensions { expected: dims, actual: vector.len() });
+    }
+    let mut result = VectorBuf::zeroed(wanted as usize)?;
+    result.iter_mut().zip(project(model, &vector)).for_each(|(to, x)| *to = x);
+    Ok(Some(result))
+}

@@ -1,0 +1,219 @@
+//! A window function's partition: a sample of its vectors, and what was learned from it.
+
+use std::ffi::{c_int, c_void};
+
+use ivf::random::SplitMix64;
+use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
+use pgrx::{FromDatum, PgMemoryContexts, pg_sys};
+
+use crate::error::{AnalysisError, Error};
+use crate::vector::Vector;
+
+// Of windowapi.h, which pgrx leaves out. Those that may raise an ERROR are called behind pgrx's guard.
+unsafe extern "C-unwind" {
+    fn WinGetPartitionLocalMemory(window: *mut pg_sys::WindowObjectData, size: usize) -> *mut c_void;
+    fn WinGetPartitionRowCount(window: *mut pg_sys::WindowObjectData) -> i64;
+    fn WinGetFuncArgInPartition(
+        window: *mut pg_sys::WindowObjectData,
+        argument: c_int,
+        position: c_int,
+        seek_type: c_int,
+        set_mark: bool,
+        is_null: *mut bool,
+        is_out: *mut bool,
+    ) -> pg_sys::Datum;
+    fn WinGetFuncArgCurrent(
+        window: *mut pg_sys::WindowObjectData,
+        argument: c_int,
+        is_null: *mut bool,
+    ) -> pg_sys::Datum;
+}
+
+/// WINDOW_SEEK_HEAD: positions are counted from the partition's first row.
+const SEEK_HEAD: c_int = 1;
+
+/// The argument that is the vector.
+const VECTOR: c_int = 0;
+
+/// A call of a window function whose first argument is a vector.
+pub struct Window(*mut pg_sys::WindowObjectData);
+
+/// What was learned from a partition. Postgres keeps it, zeroed at first, until the partition's end.
+struct Kept {
+    numbers: *mut f32,
+    count: usize,
+    dims: usize,
+}
+
+/// Vectors of a partition, one after the other.
+pub struct Sample {
+    pub vectors: Vec<f32>,
+    /// 0 if all vectors are NULL.
+    pub dims: usize,
+}
+
+/// How much a sample may take.
+pub struct Budget<'a> {
+    /// Bytes to learn from so many rows, of so many dimensions, the sample itself left out.
+    pub memory: &'a dyn Fn(usize, usize) -> usize,
+    /// Fewer rows than these, unless the partition has no more, are not worth learning from.
+    pub least_rows: usize,
+}
+
+impl Window {
+    /// # Safety
+    /// `fcinfo` is that of a running window function. What is made of it does not outlive the call.
+    pub unsafe fn of_call(fcinfo: pg_sys::FunctionCallInfo) -> Result<Window, Error> {
+        // SAFETY: the caller's promise. A call as an ordinary function has no window.
+        let window = unsafe { (*fcinfo).context };
+        let is_window =
+            // SAFETY: null or a node.
+            !window.is_null() && unsafe { (*window).type_ } == pg_sys::NodeTag::T_WindowObjectData;
+        if is_window { Ok(Window(window.cast())) } else { Err(AnalysisError::NoWindow.into()) }
+    }
+
+    /// An argument of the current row; `None` for NULL.
+    fn argument(&self, argument: c_int) -> Option<pg_sys::Datum> {
+        let mut is_null = false;
+        // SAFETY: a window, and an argument that the function's declaration has.
+        let datum = unsafe { pg_guard_ffi_boundary(|| WinGetFuncArgCurrent(self.0, argument, &mut is_null)) };
+        (!is_null).then_some(datum)
+    }
+
+    /// An argument of type `integer`.
+    pub fn integer(&self, argument: c_int) -> Option<i32> {
+        self.argument(argument).map(|datum| datum.value() as i32)
+    }
+
+    /// The vector of the current row.
+    pub fn vector(&self) -> Option<Vector<'_>> {
+        // SAFETY: the function is declared with a vector first. A detoasted copy lives as long as the call.
+        self.argument(VECTOR).and_then(|datum| unsafe { Vector::from_datum(datum, false) })
+    }
+
+    /// What was learned from the partition, and the dimensions of its vectors, by `learn` if this is the first row.
+    pub fn learned(
+        &self,
+        budget: Budget,
+        learn: impl FnOnce(Sample) -> Result<Vec<f32>, Error>,
+    ) -> Result<(&[f32], usize), Error> {
+        // SAFETY: Postgres gives zeroed memory, aligned for anything, and the same for each call of a partition.
+        let kept = unsafe {
+            let memory = pg_guard_ffi_boundary(|| WinGetPartitionLocalMemory(self.0, size_of::<Kept>()));
+            &mut *memory.cast::<Kept>()
+        };
+        if kept.numbers.is_null() {
+            let sample = self.sample(budget)?;
+            let dims = sample.dims;
+            let learned = if dims == 0 { vec![] } else { learn(sample)? };
+            // SAFETY: memory beside Postgres's own for the partition, large enough for the numbers.
+            unsafe {
+                let context = pg_sys::GetMemoryChunkContext((&raw mut *kept).cast());
+                let bytes = size_of_val(learned.as_slice()).max(1);
+                let numbers = pg_sys::MemoryContextAllocHuge(context, bytes).cast::<f32>();
+                numbers.copy_from_nonoverlapping(learned.as_ptr(), learned.len());
+                *kept = Kept { numbers, count: learned.len(), dims };
+            }
+        }
+        // SAFETY: so many numbers, which live as long as the partition.
+        Ok((unsafe { std::slice::from_raw_parts(kept.numbers, kept.count) }, kept.dims))
+    }
+
+    /// As many rows as `work_mem` has room for, chosen at random, the same ones each time.
+    fn sample(&self, budget: Budget) -> Result<Sample, Error> {
+        // SAFETY: a window; reads a setting.
+        let (rows, available) = unsafe {
+            (
+                pg_guard_ffi_boundary(|| WinGetPartitionRowCount(self.0)) as usize,
+                pg_sys::work_mem as usize * 1024,
+            )
+        };
+        let mut sample = Sample { vectors: vec![], dims: 0 };
+        let (mut wanted, mut taken) = (rows, 0);
+        let mut random = SplitMix64(0);
+        let mut scratch = PgMemoryContexts::new("pg_embed sample");
+        for position in 0..rows {
+            pgrx::check_for_interrupts!();
+            if random.below(rows - position) >= wanted - taken {
+                continue;
+            }
+            taken += 1;
+            let has_begun = sample.dims > 0;
+            // SAFETY: the vector is copied before the context is reset.
+            unsafe {
+                scratch
+                    .switch_to(|_| self.vector_at(position).map_or(Ok(()), |vector| sample.add(&vector)))?;
+                scratch.reset();
+            }
+            if !has_begun && sample.dims > 0 {
+                // Rows that have been passed over were NULL.
+                let more = budget.rows(available, sample.dims, rows - position)? - 1;
+                wanted = taken + more;
+                sample.vectors.reserve_exact(more * sample.dims);
+            }
+        }
+        Ok(sample)
+    }
+
+    /// The vector of a row of the partition; it lives in the current memory context.
+    ///
+    /// # Safety
+    /// The caller's context outlives the vector.
+    unsafe fn vector_at(&self, position: usize) -> Option<Vector<'_>> {
+        let (mut is_null, mut is_out) = (false, false);
+        // SAFETY: a window, and a position in its partition; no mark is set, so all rows stay.
+        unsafe {
+            let datum = pg_guard_ffi_boundary(|| {
+                WinGetFuncArgInPartition(
+                    self.0,
+                    VECTOR,
+                    position as c_int,
+                    SEEK_HEAD,
+                    false,
+                    &mut is_null,
+                    &mut is_out,
+                )
+            });
+            Vector::from_datum(datum, is_null || is_out)
+        }
+    }
+}
+
+impl Sample {
+    fn add(&mut self, vector: &[f32]) -> Result<(), Error> {
+        if self.dims == 0 {
+            self.dims = vector.len();
+        } else if vector.len() != self.dims {
+            return Err(Error::UnexpectedDimensions { expected: self.dims, actual: vector.len() });
+        }
+        self.vectors.extend_from_slice(vector);
+        Ok(())
+    }
+}
+
+impl Budget<'_> {
+    /// How many rows of at most `rows` to learn from, with so many bytes.
+    fn rows(&self, available: usize, dims: usize, rows: usize) -> Result<usize, Error> {
+        let (mut fitting, mut most) = (0, rows);
+        while fitting < most {
+            let middle = fitting + (most - fitting).div_ceil(2);
+            if self.needed(middle, dims) <= available {
+                fitting = middle;
+            } else {
+                most = middle - 1;
+            }
+        }
+        let least = self.least_rows.min(rows);
+        if fitting < least {
+            return Err(AnalysisError::Memory { needed: self.needed(least, dims), available }.into());
+        }
+        embedder::ensure_memory(self.needed(fitting, dims))?;
+        Ok(fitting)
+    }
+
+    /// Bytes to learn from so many rows.
+    fn needed(&self, rows: usize, dims: usize) -> usize {
+        let sample = rows.saturating_mul(dims * size_of::<f32>());
+        sample.saturating_add((self.memory)(rows, dims))
+    }
+}
