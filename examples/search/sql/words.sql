@@ -4,7 +4,7 @@ WITH asked AS (
     FROM unnest(tsvector_to_array(to_tsvector('english', $1))) AS lexeme
         LEFT JOIN word USING (lexeme)
         CROSS JOIN coalesce(weight, 9) AS told  -- 9: new since the words were counted
-    WHERE told > 1                              -- a word that every third section has tells nothing
+    WHERE told > 1               -- a word that every third section has tells nothing
     ORDER BY told DESC LIMIT 6
 ), best AS (
     SELECT part, id, sum(weight * ts_rank('{0.3, 0, 0, 1}', words, query, 1)) AS score
@@ -16,5 +16,6 @@ FROM best
     LEFT JOIN LATERAL (
         SELECT ordinal FROM passage WHERE passage.part = best.part AND passage.id = best.id
         ORDER BY (SELECT sum(weight * ts_rank(words, query)) FROM asked) DESC, ordinal LIMIT 1) AS of_each ON true
-    JOIN shown ON shown.part = best.part AND shown.id = best.id AND shown.ordinal IS NOT DISTINCT FROM of_each.ordinal
+    JOIN shown ON shown.part = best.part AND shown.id = best.id
+        AND shown.ordinal IS NOT DISTINCT FROM of_each.ordinal
 ORDER BY score DESC, best.part, best.id

@@ -15,6 +15,9 @@ use super::search::url;
 const WIDTH: f32 = 1000.0;
 const HEIGHT: f32 = 680.0;
 const EDGE: f32 = 20.0;
+/// What a topic's name takes there.
+const NAME_WIDTH: f32 = 190.0;
+const NAME_HEIGHT: f32 = 24.0;
 
 /// The topics, of each the sections nearest to its middle.
 const TYPICAL: &str = "SELECT t.topic, t.sections, t.words, s.title, s.path
@@ -45,13 +48,6 @@ struct Topic {
     typical: Vec<Section>,
 }
 
-impl Topic {
-    /// Short enough for the map.
-    fn name(&self) -> String {
-        self.words.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(", ")
-    }
-}
-
 #[derive(Template)]
 #[template(path = "topics.html")]
 struct TopicsPage {
@@ -66,6 +62,12 @@ struct Point {
     section: Section,
 }
 
+struct Name {
+    x: f32,
+    y: f32,
+    text: String,
+}
+
 #[derive(Template)]
 #[template(path = "map.html")]
 struct MapPage {
@@ -75,14 +77,32 @@ struct MapPage {
 }
 
 impl MapPage {
-    /// The middle of a topic's points, where its name stands.
-    fn middle(&self, topic: &i32) -> (f32, f32) {
-        let mut own: Vec<&Point> = self.points.iter().filter(|point| point.topic == *topic).collect();
+    /// Where the topics' names stand: in the middle of their points, moved down where one would cover another.
+    fn names(&self) -> Vec<Name> {
+        let mut names: Vec<Name> = self.topics.iter().map(|topic| self.name(topic)).collect();
+        names.sort_by(|a, b| a.y.total_cmp(&b.y));
+        for place in 1..names.len() {
+            let (above, from_here) = names.split_at_mut(place);
+            let name = &mut from_here[0];
+            // From the top, so that a name which was moved is met by those above that are in its new place.
+            above.sort_by(|a, b| a.y.total_cmp(&b.y));
+            for other in above.iter().filter(|other| (other.x - name.x).abs() < NAME_WIDTH) {
+                if (other.y - name.y).abs() < NAME_HEIGHT {
+                    name.y = other.y + NAME_HEIGHT;
+                }
+            }
+        }
+        names
+    }
+
+    fn name(&self, topic: &Topic) -> Name {
+        let mut own: Vec<&Point> = self.points.iter().filter(|point| point.topic == topic.topic).collect();
         let mut median = |of: fn(&Point) -> f32| {
             own.sort_by(|a, b| of(a).total_cmp(&of(b)));
             own.get(own.len() / 2).map_or(0.0, |point| of(point))
         };
-        (median(|point| point.x), median(|point| point.y))
+        let text = topic.words.iter().take(2).map(String::as_str).collect::<Vec<_>>().join(", ");
+        Name { x: median(|point| point.x), y: median(|point| point.y), text }
     }
 
     fn of<'a>(&'a self, topic: &i32) -> impl Iterator<Item = &'a Section> {
@@ -159,6 +179,26 @@ mod tests {
     fn point(x: f32, y: f32) -> Point {
         let section = Section { title: String::new(), url: String::new() };
         Point { x, y, topic: 0, section }
+    }
+
+    #[test]
+    fn names_do_not_cover_each_other() {
+        let topic = |topic| Topic {
+            topic,
+            sections: 1,
+            words: vec!["a".into(), "b".into(), "c".into()],
+            typical: Vec::new(),
+        };
+        let at = |x, y, topic| Point { topic, ..point(x, y) };
+        let points = vec![at(500.0, 100.0, 0), at(510.0, 101.0, 1), at(490.0, 130.0, 2), at(900.0, 100.0, 3)];
+        let map = MapPage { topics: (0..4).map(topic).collect(), points, sql: "" };
+        let names = map.names();
+        assert_eq!(names[0].text, "a, b");
+        for (place, one) in names.iter().enumerate() {
+            for other in &names[..place] {
+                assert!((one.x - other.x).abs() >= NAME_WIDTH || (one.y - other.y).abs() >= NAME_HEIGHT);
+            }
+        }
     }
 
     #[test]
