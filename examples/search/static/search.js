@@ -23,7 +23,10 @@ async function search() {
   running = new AbortController();
   const { signal } = running;
   const fields = address();
-  if (!fields.get("q").trim()) return;
+  if (!fields.get("q").trim()) {
+    results.replaceChildren();
+    return;
+  }
   results.setAttribute("aria-busy", "true");
   let again = false;
   try {
