@@ -109,7 +109,7 @@ start
 say "Loading the manual; the first time takes some minutes"
 as_server "$server" load --database "$(database postgres)" --manual "$manual" --wait "$wait"
 # What is left, then the index and the map of the whole.
-as_server "$server" load --database "$(database postgres)" --manual "$manual" >/dev/null &
+as_server "$server" load --database "$(database postgres)" --manual "$manual" >"$DEV/search.log" 2>&1 &
 rest=$!
 trap : INT # Ctrl-C ends the server, then this script goes on to stop the cluster
 as_server "$server" serve --database "$(database search_reader)" --manual "$manual" --port "$page_port"

@@ -6,6 +6,7 @@ const NEXT_LOOK = 2000; // milliseconds between two looks at the progress, or un
 
 const form = document.getElementById("search");
 const results = document.getElementById("results");
+const said = document.getElementById("said"); // what a screen reader says: how many were found, not all of them
 const progress = document.getElementById("progress");
 
 // The newest search; one that is older is aborted, so that answers cannot overtake each other.
@@ -40,12 +41,12 @@ async function search() {
     if (error.name === "AbortError") return;
     const message = document.createElement("p");
     message.className = "error";
-    message.setAttribute("role", "alert");
     message.textContent = "The server of this page does not answer.";
     results.replaceChildren(message);
     again = true;
   }
   results.setAttribute("aria-busy", "false");
+  said.textContent = results.querySelector(".count, .error")?.textContent ?? "";
   if (again) timer = setTimeout(search, NEXT_LOOK);
 }
 

@@ -162,6 +162,7 @@ async fn types_and_follows(visitor: &Visitor<'_>) {
     // Nobody pressed a button.
     visitor.sees("#results .hits h2", "When the Dough Does Not Rise").await;
     visitor.sees(".took", "ms of a budget of 100 ms").await;
+    visitor.sees("#said", "sections").await;
     assert!(visitor.find("mark").await.is_displayed().await.unwrap());
     visitor.picture("light").await;
     let url = visitor.browser.current_url().await.unwrap().to_string();
