@@ -179,6 +179,31 @@ async fn a_database_that_is_away_comes_back() {
 }
 
 #[tokio::test]
+async fn a_search_that_takes_too_long_is_given_up() {
+    let site = std::sync::Arc::new(Site::open().await);
+    let owner = site.cluster.client("postgres", "search").await;
+    owner.batch_execute("BEGIN; LOCK TABLE section IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    // More than there are connections: some are given up by the database, others wait for a connection in vain.
+    let begin = std::time::Instant::now();
+    let visitors: Vec<_> = (0..20)
+        .map(|_| {
+            let site = site.clone();
+            tokio::spawn(async move { site.search(&[("q", "bread")]).await })
+        })
+        .collect();
+    let mut reasons = std::collections::BTreeSet::new();
+    for visitor in visitors {
+        let answer = visitor.await.unwrap();
+        assert_eq!(answer.status, 503, "{}", answer.body);
+        reasons.insert(answer.json()["error"].as_str().unwrap().to_string());
+    }
+    assert!(begin.elapsed() < std::time::Duration::from_secs(10));
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    owner.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(site.search(&[("q", "bread")]).await.status, 200);
+}
+
+#[tokio::test]
 async fn the_server_may_only_read() {
     let site = Site::open().await;
     let reader = site.cluster.client("search_reader", "search").await;
