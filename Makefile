@@ -38,6 +38,9 @@ search: build ## Open a page that searches the PostgreSQL manual, at a loopback 
 test: build ## Run all tests
 	@tools/test.sh
 
+test-search: build ## Run the tests of the search page, in a real browser too
+	@tools/test_search.sh
+
 test-majors: ## Run all tests with other PostgreSQL versions, MAJORS="16 17 18", or on other systems, MAJORS="debian13 ubuntu24.04"
 	@tools/majors.sh $(or $(MAJORS),16 17 18)
 
