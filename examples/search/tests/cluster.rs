@@ -29,6 +29,8 @@ pub fn model() -> &'static str {
 impl Cluster {
     /// Makes and starts a cluster with an empty database `search`.
     pub async fn start() -> Cluster {
+        let model = model();
+        from_environment("PG_EMBED_TEST_BINDIR");
         let directory = tempfile::Builder::new().prefix("pg_embed-search-").tempdir().unwrap();
         open_to_server(directory.path());
         let cluster = Cluster { directory };
@@ -37,7 +39,6 @@ impl Cluster {
             "initdb",
             &["-U", "postgres", "-A", "trust", "-N", "-E", "UTF8", "--locale=C.UTF-8", "-D", &data],
         );
-        let model = model();
         let conf = format!(
             "listen_addresses = ''\nunix_socket_directories = '{}'\nfsync = off\n\
              shared_preload_libraries = 'pg_embed'\npg_embed.preload_models = '{model}'\npg_embed.default_model = '{model}'\n",
