@@ -1,7 +1,7 @@
 # Variables: PG_CONFIG (which Postgres), DEV (the private tree), DESTDIR (for install), FIRST_MODEL (the model that setup gets, instead of
 # gte-small or all-minilm-l6-v2). The work is in tools/*.sh.
 
-.PHONY: help setup build install uninstall deb demo psql stop test test-majors test-packages test-clients lint bench model release clean
+.PHONY: help setup build install uninstall deb demo psql stop search test test-search test-majors test-packages test-clients lint bench model release clean
 .NOTPARALLEL:
 
 help: ## Show this list
@@ -32,8 +32,14 @@ psql: ## Open the demo's database
 stop: ## Stop the demo's server
 	@tools/demo.sh stop
 
+search: build ## Open a page that searches the PostgreSQL manual, at a loopback address; PORT=8000 is its port
+	@tools/search.sh
+
 test: build ## Run all tests
 	@tools/test.sh
+
+test-search: build ## Run the tests of the search page, in a real browser too
+	@tools/test_search.sh
 
 test-majors: ## Run all tests with other PostgreSQL versions, MAJORS="16 17 18", or on other systems, MAJORS="debian13 ubuntu24.04"
 	@tools/majors.sh $(or $(MAJORS),16 17 18)

@@ -3,6 +3,7 @@
 source "$(dirname "$0")/common.sh"
 
 stop_cluster "$DEV/demo"
+stop_cluster "$DEV/search"
 stop_cluster "$DEV/regress"
 for bench in bench/cluster first_embed endurance; do
     stop_cluster "$DEV/$bench"

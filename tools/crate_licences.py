@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Print the licences of the crates that are linked into the library.
 
-    cargo metadata --format-version 1 --no-default-features --features pg15 | crate_licences.py
+    cargo metadata --format-version 1 | crate_licences.py <(cargo tree -p pg_embed -e normal --prefix none --format '{p}')
 
 Crates that only build or test take no part. A text that several crates share is printed once.
 """
@@ -14,27 +14,17 @@ from pathlib import Path
 FILES = ("LICENSE*", "LICENCE*", "COPYING*", "NOTICE*", "COPYRIGHT*", "UNLICENSE*")
 
 
-def linked(metadata):
-    """The packages that the root package links, by id: those reached over its normal dependencies."""
-    nodes = {node["id"]: node for node in metadata["resolve"]["nodes"]}
-    found, waiting = set(), [metadata["resolve"]["root"]]
-    while waiting:
-        here = waiting.pop()
-        if here not in found:
-            found.add(here)
-            waiting += [
-                dependency["pkg"]
-                for dependency in nodes[here]["deps"]
-                if any(kind["kind"] is None for kind in dependency["dep_kinds"])
-            ]
-    return found
+def linked(tree):
+    """Name and version of each package that `cargo tree` names. Metadata alone is of the whole workspace, with other features."""
+    with open(tree, encoding="utf-8") as lines:
+        return {tuple(line.split()[:2]) for line in lines}
 
 
 def main():
     metadata = json.load(sys.stdin)
-    ids = linked(metadata)
+    names = linked(sys.argv[1])
     # `source` is null for what is in this repository.
-    crates = [p for p in metadata["packages"] if p["id"] in ids and p["source"]]
+    crates = [p for p in metadata["packages"] if (p["name"], f"v{p['version']}") in names and p["source"]]
     texts = {}
     print("Crates that are linked into pg_embed.so, from crates.io:\n")
     for crate in sorted(crates, key=lambda crate: (crate["name"], crate["version"])):

@@ -54,7 +54,7 @@ build_package() {
 }
 
 extension_package() {
-    local name=postgresql-$MAJOR-pg-embed doc
+    local name=postgresql-$MAJOR-pg-embed doc target
     [[ $BINDIR == "/usr/lib/postgresql/$MAJOR/bin" ]] || die "$PG_CONFIG is not of Debian's packages, which these depend on"
     say "Packing $name $version"
     new_package pg-embed
@@ -66,8 +66,10 @@ extension_package() {
     mkdir -p "$doc"
     cp -r README.md docs "$doc/"
     cp "$DEV/lib/ThirdPartyNotices.txt" "$doc/onnxruntime-third-party-notices.txt"
-    cargo metadata --format-version 1 "${FEATURES[@]}" --filter-platform "$(uname -m)-unknown-linux-gnu" |
-        /usr/bin/python3 tools/crate_licences.py >"$doc/crates.txt"
+    target=$(uname -m)-unknown-linux-gnu
+    cargo metadata --format-version 1 "${FEATURES[@]}" --filter-platform "$target" |
+        /usr/bin/python3 tools/crate_licences.py \
+            <(cargo tree -p pg_embed -e normal --prefix none --format '{p}' "${FEATURES[@]}" --target "$target") >"$doc/crates.txt"
     cp packaging/debian/copyright "$dir/debian/"
     fill packaging/debian/control.in "MAJOR=$MAJOR" >"$dir/debian/control"
     fill packaging/debian/preinst.in "SHAREDIR=$SHAREDIR" >"$dir/debian/preinst"

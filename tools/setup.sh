@@ -134,6 +134,7 @@ make_tree() {
     [ "$(cat "$ROOT/version" 2>/dev/null)" != "$version" ] || return 0
     say "Making a private copy of PostgreSQL $MAJOR in $DEV"
     stop_cluster "$DEV/demo"
+    stop_cluster "$DEV/search"
     rm -rf "$ROOT"
     mkdir -p "$ROOT$BINDIR" "$ROOT$PKGLIBDIR" "$ROOT$SHAREDIR"
     for file in "$BINDIR"/pg* "$BINDIR"/{postgres,psql,initdb,createdb,dropdb,createuser,dropuser,vacuumdb,reindexdb}; do
