@@ -1,11 +1,11 @@
 -- What is made of many vectors: clusters, directions; and of the ranks of several searches.
 
 CREATE FUNCTION kmeans(v vector, k integer, seed integer DEFAULT 0) RETURNS integer
-    AS 'MODULE_PATHNAME', 'kmeans_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW COST 100;
+    AS 'MODULE_PATHNAME', 'kmeans_wrapper' LANGUAGE C STABLE PARALLEL SAFE WINDOW COST 100;
 COMMENT ON FUNCTION kmeans(vector, integer, integer) IS 'window function: which of k clusters of the partition''s vectors a row is in, from 0; of a sample that fits into work_mem';
 
 CREATE FUNCTION pca(v vector, n integer) RETURNS vector
-    AS 'MODULE_PATHNAME', 'pca_wrapper' LANGUAGE C IMMUTABLE PARALLEL SAFE WINDOW COST 100;
+    AS 'MODULE_PATHNAME', 'pca_wrapper' LANGUAGE C STABLE PARALLEL SAFE WINDOW COST 100;
 COMMENT ON FUNCTION pca(vector, integer) IS 'window function: a row''s vector along the n directions in which the partition''s vectors differ most; of a sample that fits into work_mem';
 
 CREATE FUNCTION rrf_score(rank bigint, k integer DEFAULT 60) RETURNS double precision

@@ -300,8 +300,8 @@ impl Value {
     }
 
     /// A regconfig.
-    pub fn optional_config(value: Option<pg_sys::Oid>) -> Value {
-        Value { type_oid: pg_sys::REGCONFIGOID, datum: value.map(pg_sys::Datum::from) }
+    pub fn config(value: pg_sys::Oid) -> Value {
+        Value::of_type(pg_sys::REGCONFIGOID, value.into())
     }
 
     /// A value of another type.

@@ -40,8 +40,9 @@ fn cluster(window: &Window) -> Result<Option<i32>, Error> {
     let budget = Budget {
         memory: &|rows, dims| of(dims).cluster_memory(rows),
         least_rows: lists.saturating_mul(ROWS_PER_CLUSTER),
+        check: &|_| Ok(()),
     };
-    let (centroids, dims) = window.learned(budget, |sample| {
+    let (centroids, dims) = window.learned([clusters, seed], budget, |sample| {
         of(sample.dims).cluster(&sample.vectors, &mut || {
             pgrx::check_for_interrupts!();
             Ok(())

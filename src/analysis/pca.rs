@@ -1,6 +1,7 @@
 //! `pca(vector, n) OVER (...)`: where each row lies along the directions in which the partition's vectors differ most.
 
-use ivf::pca::{Pca, project};
+use ivf::pca::{MAX_COMPONENTS, Pca, project};
+use ivf::vector::{VectorError, check_finite};
 use pgrx::prelude::*;
 
 use super::window::{Budget, Window};
@@ -27,16 +28,19 @@ fn components(window: &Window) -> Result<Option<VectorBuf>, Error> {
     let Some(wanted) = window.integer(COMPONENTS) else { return Ok(None) };
     let out_of_bounds =
         |limit| AnalysisError::OutOfBounds { what: "number of components", value: wanted, limit };
-    if !(1..=ivf::layout::MAX_DIMENSIONS as i32).contains(&wanted) {
-        return Err(out_of_bounds(ivf::layout::MAX_DIMENSIONS).into());
+    if !(1..=MAX_COMPONENTS as i32).contains(&wanted) {
+        return Err(out_of_bounds(MAX_COMPONENTS).into());
     }
     let of = |dims| Pca { dims, components: wanted as usize, seed: SEED };
-    let budget =
-        Budget { memory: &|_, dims| of(dims).memory(), least_rows: wanted as usize * ROWS_PER_COMPONENT };
-    let (model, dims) = window.learned(budget, |sample| {
-        if wanted as usize > sample.dims {
-            return Err(out_of_bounds(sample.dims).into());
-        }
+    let budget = Budget {
+        memory: &|_, dims| of(dims).memory(),
+        least_rows: wanted as usize * ROWS_PER_COMPONENT,
+        check: &|dims| match wanted as usize > dims {
+            true => Err(out_of_bounds(dims).into()),
+            false => Ok(()),
+        },
+    };
+    let (model, dims) = window.learned([wanted, 0], budget, |sample| {
         of(sample.dims).fit(&sample.vectors, &mut || {
             pgrx::check_for_interrupts!();
             Ok(())
@@ -48,5 +52,8 @@ fn components(window: &Window) -> Result<Option<VectorBuf>, Error> {
     }
     let mut result = VectorBuf::zeroed(wanted as usize)?;
     result.iter_mut().zip(project(model, &vector)).for_each(|(to, x)| *to = x);
+    if check_finite(&result).is_err() {
+        return Err(VectorError::Overflow.into());
+    }
     Ok(Some(result))
 }

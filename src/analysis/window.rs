@@ -40,6 +40,8 @@ pub struct Window(*mut pg_sys::WindowObjectData);
 
 /// What was learned from a partition. Postgres keeps it, zeroed at first, until the partition's end.
 struct Kept {
+    /// Those of the first row.
+    arguments: [i32; 2],
     numbers: *mut f32,
     count: usize,
     dims: usize,
@@ -56,8 +58,10 @@ pub struct Sample {
 pub struct Budget<'a> {
     /// Bytes to learn from so many rows, of so many dimensions, the sample itself left out.
     pub memory: &'a dyn Fn(usize, usize) -> usize,
-    /// Fewer rows than these, unless the partition has no more, are not worth learning from.
+    /// Fewer vectors than these, unless the partition has no more, are not worth learning from.
     pub least_rows: usize,
+    /// What is to be said of the dimensions.
+    pub check: &'a dyn Fn(usize) -> Result<(), Error>,
 }
 
 impl Window {
@@ -91,9 +95,11 @@ impl Window {
         self.argument(VECTOR).and_then(|datum| unsafe { Vector::from_datum(datum, false) })
     }
 
-    /// What was learned from the partition, and the dimensions of its vectors, by `learn` if this is the first row.
+    /// What was learned from the partition, and the dimensions of its vectors, by `learn` if this is the first row. `arguments`: what
+    /// it depends on, the same for all rows.
     pub fn learned(
         &self,
+        arguments: [i32; 2],
         budget: Budget,
         learn: impl FnOnce(Sample) -> Result<Vec<f32>, Error>,
     ) -> Result<(&[f32], usize), Error> {
@@ -112,14 +118,18 @@ impl Window {
                 let bytes = size_of_val(learned.as_slice()).max(1);
                 let numbers = pg_sys::MemoryContextAllocHuge(context, bytes).cast::<f32>();
                 numbers.copy_from_nonoverlapping(learned.as_ptr(), learned.len());
-                *kept = Kept { numbers, count: learned.len(), dims };
+                *kept = Kept { arguments, numbers, count: learned.len(), dims };
             }
+        }
+        if kept.arguments != arguments {
+            return Err(AnalysisError::OtherArguments.into());
         }
         // SAFETY: so many numbers, which live as long as the partition.
         Ok((unsafe { std::slice::from_raw_parts(kept.numbers, kept.count) }, kept.dims))
     }
 
-    /// As many rows as `work_mem` has room for, chosen at random, the same ones each time.
+    /// As many vectors as `work_mem` has room for, chosen at random, the same ones each time: each vector has the same chance to be
+    /// among them (Vitter's algorithm R).
     fn sample(&self, budget: Budget) -> Result<Sample, Error> {
         // SAFETY: a window; reads a setting.
         let (rows, available) = unsafe {
@@ -130,27 +140,30 @@ impl Window {
             )
         };
         let mut sample = Sample { vectors: vec![], dims: 0 };
-        let (mut wanted, mut taken) = (rows, 0);
+        let (mut seen, mut room) = (0, 0);
         let mut random = SplitMix64(0);
         let mut scratch = PgMemoryContexts::new("pg_embed sample");
         for position in 0..rows {
             pgrx::check_for_interrupts!();
-            if random.below(rows - position) >= wanted - taken {
-                continue;
-            }
-            taken += 1;
-            let has_begun = sample.dims > 0;
+            let mut take = |vector: &[f32]| {
+                if seen == 0 {
+                    (budget.check)(vector.len())?;
+                    sample.dims = vector.len();
+                    room = budget.rows(available, vector.len(), rows - position)?;
+                    sample.vectors.reserve_exact(room * vector.len());
+                }
+                seen += 1;
+                if seen > room && room < budget.least_rows {
+                    let needed = budget.needed(budget.least_rows, sample.dims);
+                    return Err(AnalysisError::Memory { needed, available }.into());
+                }
+                let at = if seen <= room { seen - 1 } else { random.below(seen) };
+                if at < room { sample.put(at, vector) } else { sample.check(vector) }
+            };
             // SAFETY: the vector is copied before the context is reset.
             unsafe {
-                scratch
-                    .switch_to(|_| self.vector_at(position).map_or(Ok(()), |vector| sample.add(&vector)))?;
+                scratch.switch_to(|_| self.vector_at(position).map_or(Ok(()), |vector| take(&vector)))?;
                 scratch.reset();
-            }
-            if !has_begun && sample.dims > 0 {
-                // Rows that have been passed over were NULL.
-                let more = budget.rows(available, sample.dims, rows - position)? - 1;
-                wanted = taken + more;
-                sample.vectors.reserve_exact(more * sample.dims);
             }
         }
         Ok(sample)
@@ -181,19 +194,26 @@ impl Window {
 }
 
 impl Sample {
-    fn add(&mut self, vector: &[f32]) -> Result<(), Error> {
-        if self.dims == 0 {
-            self.dims = vector.len();
-        } else if vector.len() != self.dims {
-            return Err(Error::UnexpectedDimensions { expected: self.dims, actual: vector.len() });
+    /// At a place that is taken, or at the end.
+    fn put(&mut self, at: usize, vector: &[f32]) -> Result<(), Error> {
+        self.check(vector)?;
+        match self.vectors.get_mut(at * self.dims..(at + 1) * self.dims) {
+            Some(place) => place.copy_from_slice(vector),
+            None => self.vectors.extend_from_slice(vector),
         }
-        self.vectors.extend_from_slice(vector);
         Ok(())
+    }
+
+    fn check(&self, vector: &[f32]) -> Result<(), Error> {
+        if vector.len() == self.dims {
+            return Ok(());
+        }
+        Err(Error::UnexpectedDimensions { expected: self.dims, actual: vector.len() })
     }
 }
 
 impl Budget<'_> {
-    /// How many rows of at most `rows` to learn from, with so many bytes.
+    /// How many vectors of at most `rows` there is room for.
     fn rows(&self, available: usize, dims: usize, rows: usize) -> Result<usize, Error> {
         let (mut fitting, mut most) = (0, rows);
         while fitting < most {
@@ -204,15 +224,11 @@ impl Budget<'_> {
                 most = middle - 1;
             }
         }
-        let least = self.least_rows.min(rows);
-        if fitting < least {
-            return Err(AnalysisError::Memory { needed: self.needed(least, dims), available }.into());
-        }
         embedder::ensure_memory(self.needed(fitting, dims))?;
         Ok(fitting)
     }
 
-    /// Bytes to learn from so many rows.
+    /// Bytes to learn from so many vectors.
     fn needed(&self, rows: usize, dims: usize) -> usize {
         let sample = rows.saturating_mul(dims * size_of::<f32>());
         sample.saturating_add((self.memory)(rows, dims))

@@ -77,8 +77,13 @@ pub fn embed<T>(
 
 /// Embeds texts in one batch, in order; `None` stands for NULL, and in the result for nothing to embed.
 pub fn embed_all(model: Option<&str>, texts: &[Option<&str>]) -> Result<Vec<Option<Embedding>>, Error> {
-    compute_all(model, texts, |model, texts| model.embed(texts, Kind::Document, INTERRUPTS))
+    compute_all(model, texts, guc::cache_size(), |model, texts| {
+        model.embed(texts, Kind::Document, INTERRUPTS)
+    })
 }
+
+/// Of a longer query no score is kept, in bytes: what is kept has it once for each document. Questions are shorter.
+const MAX_KEPT_QUERY: usize = 1024;
 
 /// Scores documents for a query in one batch, in order, each as a vector of one element. `None` stands for NULL. `model`: that of
 /// `pg_embed.rerank_model` if it is not named.
@@ -88,28 +93,36 @@ pub fn rerank(
     documents: &[Option<&str>],
 ) -> Result<Vec<Option<Embedding>>, Error> {
     let model = model.map_or_else(guc::rerank_model, str::to_string);
+    if query.len() > MAX_KEPT_QUERY {
+        return compute_all(Some(&model), documents, 0, |model, documents| {
+            model.rerank(query, documents, INTERRUPTS)
+        });
+    }
     let lengths = documents.iter().flatten().map(|document| query.len() + document.len());
     embedder::ensure_memory(lengths.sum())?;
     // The cache knows a result by its text: both, with what no text of Postgres's has between them.
-    let pair = |document: &&str| [query, document].join("\0");
-    let pairs: Vec<Option<String>> = documents.iter().map(|document| document.as_ref().map(pair)).collect();
+    let pair = |document: &Option<&str>| {
+        check_for_interrupts();
+        document.map(|document| [query, document].join("\0"))
+    };
+    let pairs: Vec<Option<String>> = documents.iter().map(pair).collect();
     let pairs: Vec<Option<&str>> = pairs.iter().map(Option::as_deref).collect();
-    compute_all(Some(&model), &pairs, |model, pairs| {
+    compute_all(Some(&model), &pairs, guc::cache_size(), |model, pairs| {
         let documents: Vec<&str> = pairs.iter().map(|pair| &pair[query.len() + 1..]).collect();
         model.rerank(query, &documents, INTERRUPTS)
     })
 }
 
-/// What `compute` gives for the texts that are not in the cache.
+/// What `compute` gives for the texts that are not in the cache, which has room for so many.
 fn compute_all(
     model: Option<&str>,
     texts: &[Option<&str>],
+    capacity: usize,
     compute: impl FnOnce(&mut Model, &[&str]) -> Result<Embedded, embedder::Error>,
 ) -> Result<Vec<Option<Embedding>>, Error> {
     SESSION.with(|session| {
         let session = &mut *session.borrow_mut();
         let loaded = session.models.open(model, INTERRUPTS)?;
-        let capacity = guc::cache_size();
         let key = |text| Key { model: loaded.id, kind: Kind::Document, in_array: true, text };
         let mut results: Vec<Option<Embedding>> = texts
             .iter()

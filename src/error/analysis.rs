@@ -12,6 +12,8 @@ pub enum AnalysisError {
     NoWindow,
     /// A number that is to be 1..=limit.
     OutOfBounds { what: &'static str, value: i32, limit: usize },
+    /// A row asks for something else than the first row of its partition.
+    OtherArguments,
     /// `work_mem` is too small to learn from a sample; in bytes.
     Memory { needed: usize, available: usize },
 }
@@ -30,6 +32,10 @@ pub(super) fn report_of(error: AnalysisError) -> ErrorReport {
         AnalysisError::OutOfBounds { what, value, limit } => report(
             Code::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("{what} must be between 1 and {limit}, not {value}"),
+        ),
+        AnalysisError::OtherArguments => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            "arguments beside the vector must be the same in all rows of a partition",
         ),
         AnalysisError::Memory { needed, available } => {
             let kilobytes = |bytes: usize| bytes.div_ceil(1024);

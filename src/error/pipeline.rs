@@ -103,6 +103,11 @@ pub enum PipelineError {
         given: i32,
         most: i32,
     },
+    /// What ranks are multiplied with, or made less different by.
+    SearchFactor {
+        name: &'static str,
+        given: f64,
+    },
     /// A search by words wants a column of them.
     NoWords {
         table: String,
@@ -120,9 +125,10 @@ pub enum PipelineError {
     NoEquality {
         column: String,
     },
-    /// A value of a filter that is an object.
+    /// A value of a filter that no column can have.
     FilterValue {
         column: String,
+        found: &'static str,
     },
     /// A WARNING: the others have their vectors.
     SomeFailed {
@@ -250,6 +256,10 @@ pub fn report_of(error: PipelineError) -> ErrorReport {
             Code::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("{name} must be between 0 and {most}, not {given}"),
         ),
+        E::SearchFactor { name, given } => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("{name} must be finite and not negative, not {given}"),
+        ),
         E::NoWords { table, has_content } => {
             let report = report(
                 Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
@@ -274,11 +284,11 @@ pub fn report_of(error: PipelineError) -> ErrorReport {
             Code::ERRCODE_UNDEFINED_FUNCTION,
             format!("column \"{column}\" has a type without equality"),
         ),
-        E::FilterValue { column } => report(
+        E::FilterValue { column, found } => report(
             Code::ERRCODE_INVALID_PARAMETER_VALUE,
-            format!("filter of column \"{column}\" is an object"),
+            format!("filter of column \"{column}\" is {found}"),
         )
-        .set_hint("Give a value, null, or an array of values, one of which the column must have."),
+        .set_hint("Give a value, null, or a list of these, one of which the column must have; an array as a text, such as \"{a,b}\"."),
         E::SomeFailed { failed, failure } => {
             report(failure.sqlstate.into(), format!("could not embed {failed} of the rows"))
                 .set_detail(presentable(format!("The first one: {}", failure.message)))

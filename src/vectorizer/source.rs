@@ -5,7 +5,7 @@ use std::ffi::{CStr, CString};
 use pgrx::pg_sys;
 
 use super::home::Home;
-use super::table::{Table, type_sql};
+use super::table::Table;
 use crate::error::{Error, PipelineError, quotable};
 use crate::spi::{Connection, operator, quoted};
 
@@ -54,13 +54,18 @@ impl KeyColumn {
     /// [`PipelineError::NoColumn`], [`PipelineError::NoEquality`].
     pub fn to_compare(table: &Table, name: &CStr) -> Result<KeyColumn, Error> {
         let number = table.number(name)?;
-        let (type_oid, _) = table.declared_type(number);
-        // SAFETY: the type of a column exists.
-        let types = unsafe { &*pg_sys::lookup_type_cache(type_oid, pg_sys::TYPECACHE_EQ_OPR as i32) };
-        if types.eq_opr == pg_sys::InvalidOid {
-            return Err(PipelineError::NoEquality { column: quotable(name) }.into());
-        }
-        Ok(KeyColumn { type_sql: type_sql(type_oid), ..KeyColumn::of(table, number) })
+        let (base, _) = table.type_of(number);
+        // SAFETY: the type of a column exists. What is returned is a C string: without a modifier that cuts values, as
+        // `character` has one.
+        let type_sql = unsafe {
+            let types = &*pg_sys::lookup_type_cache(base, pg_sys::TYPECACHE_EQ_OPR as i32);
+            if types.eq_opr == pg_sys::InvalidOid {
+                return Err(PipelineError::NoEquality { column: quotable(name) }.into());
+            }
+            let flags = pg_sys::FORMAT_TYPE_TYPEMOD_GIVEN | pg_sys::FORMAT_TYPE_FORCE_QUALIFY;
+            CStr::from_ptr(pg_sys::format_type_extended(base, -1, flags as u16)).to_bytes().to_vec()
+        };
+        Ok(KeyColumn { type_sql, ..KeyColumn::of(table, number) })
     }
 
     /// Of a type that has equality.
@@ -92,6 +97,11 @@ impl KeyColumn {
     pub fn any_of(&self, alias: &str, texts: &str) -> Vec<u8> {
         let list = [b" ANY (CAST(".as_slice(), texts.as_bytes(), b" AS ", &self.type_sql, b"[]))"].concat();
         [alias.as_bytes(), b".", &quoted(&self.name), b" ", &self.equals, &list].concat()
+    }
+
+    /// Whether its values are arrays.
+    pub fn has_arrays(&self) -> bool {
+        self.type_sql.ends_with(b"[]")
     }
 
     pub fn is_null(&self, alias: &str) -> Vec<u8> {

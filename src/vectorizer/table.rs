@@ -140,20 +140,13 @@ impl Table {
     }
 
     /// The type of a column, without domains around it, and its modifier.
-    fn type_of(&self, number: pg_sys::AttrNumber) -> (pg_sys::Oid, i32) {
-        let (declared, mut typmod) = self.declared_type(number);
-        // SAFETY: the type of a column exists.
-        (unsafe { pg_sys::getBaseTypeAndTypmod(declared, &mut typmod) }, typmod)
-    }
-
-    /// The type of a column, and its modifier.
-    pub fn declared_type(&self, number: pg_sys::AttrNumber) -> (pg_sys::Oid, i32) {
+    pub fn type_of(&self, number: pg_sys::AttrNumber) -> (pg_sys::Oid, i32) {
         let (mut declared, mut typmod, mut collation) = Default::default();
         // SAFETY: a column that exists.
         unsafe {
             pg_sys::get_atttypetypmodcoll(self.oid, number, &mut declared, &mut typmod, &mut collation);
+            (pg_sys::getBaseTypeAndTypmod(declared, &mut typmod), typmod)
         }
-        (declared, typmod)
     }
 
     /// A column to write vectors into. `function` is one of this extension, whose type it must have.

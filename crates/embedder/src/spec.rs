@@ -101,12 +101,11 @@ struct Config {
     model_type: String,
     pad_token_id: Option<usize>,
     /// What sentence-transformers' `CrossEncoder` has written since version 4, and before.
-    #[serde(default)]
-    sentence_transformers: CrossEncoderConfig,
+    sentence_transformers: Option<CrossEncoderConfig>,
     sbert_ce_default_activation_function: Option<String>,
 }
 
-#[derive(Deserialize, Default)]
+#[derive(Deserialize)]
 struct CrossEncoderConfig {
     activation_fn: Option<String>,
 }
@@ -251,7 +250,7 @@ impl ModelSpec {
 impl Config {
     /// A cross-encoder's. As sentence-transformers: a sigmoid where nothing is said.
     fn activation(&self) -> Result<Activation, String> {
-        let own = self.sentence_transformers.activation_fn.as_ref();
+        let own = self.sentence_transformers.as_ref().and_then(|own| own.activation_fn.as_ref());
         let Some(named) = own.or(self.sbert_ce_default_activation_function.as_ref()) else {
             return Ok(Activation::Sigmoid);
         };

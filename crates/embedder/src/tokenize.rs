@@ -130,7 +130,8 @@ impl Tokenizer {
     }
 
     /// A query and a document as the model sees them together. Where they are too long, the longer one is cut, as Python's
-    /// cross-encoders do: the document, unless the query takes more than half.
+    /// cross-encoders do: the document, unless the query takes more than half. (Which of two that are both far too long gets an odd
+    /// token may differ: their ends are not looked at.)
     pub fn encode_pair(
         &self,
         query: &Query,

@@ -3,7 +3,7 @@
 //! Subspace iteration with Rayleigh-Ritz steps on the covariance, which is never written out: an iteration multiplies the
 //! vectors with a few directions and back. Source: Halko, Martinsson, Tropp, "Finding structure with randomness".
 
-use nalgebra::DMatrix;
+use nalgebra::{DMatrix, SymmetricEigen};
 
 use crate::random::SplitMix64;
 
@@ -15,13 +15,19 @@ const SPARE: usize = 8;
 const ITERATIONS: usize = 60;
 const SETTLED: f64 = 1e-7;
 
+/// Of the small matrix, for each of its rows, at most: a few are needed.
+const EIGENVALUE_STEPS: usize = 100;
+
+/// Directions at most: an iteration's steps on its small matrices, between which nothing is checked, take a second then.
+pub const MAX_COMPONENTS: usize = 512;
+
 /// Vectors multiplied at once: with 384 dimensions they take a megabyte.
 const BLOCK: usize = 256;
 
 /// Vectors of `dims` elements, one after the other.
 pub struct Pca {
     pub dims: usize,
-    /// Directions wanted, 1 to `dims`.
+    /// Directions wanted, 1 to `dims` and [`MAX_COMPONENTS`].
     pub components: usize,
     pub seed: u64,
 }
@@ -46,7 +52,12 @@ impl Pca {
         for _ in 0..ITERATIONS {
             let moved = self.moved(sample, &mean, &directions, check_interrupts)?;
             // The covariance as these directions see it; its own directions are nearer to the true ones.
-            let seen = (directions.transpose() * &moved).symmetric_eigen();
+            let small = directions.transpose() * &moved;
+            check_interrupts()?;
+            let Some(seen) = SymmetricEigen::try_new(small, f64::EPSILON, EIGENVALUE_STEPS * width) else {
+                break;
+            };
+            check_interrupts()?;
             let mut order: Vec<usize> = (0..width).collect();
             order.sort_by(|&a, &b| seen.eigenvalues[b].total_cmp(&seen.eigenvalues[a]));
             let turned =

@@ -38,7 +38,9 @@ impl Filter {
         before: usize,
     ) -> Result<Filter, Error> {
         let list = c"SELECT f.key, jsonb_typeof(f.value), f.value #>> '{}',
-                CASE jsonb_typeof(f.value) WHEN 'array' THEN ARRAY(SELECT jsonb_array_elements_text(f.value)) END
+                CASE jsonb_typeof(f.value) WHEN 'array' THEN ARRAY(SELECT jsonb_array_elements_text(f.value)) END,
+                CASE jsonb_typeof(f.value) WHEN 'array' THEN
+                    (SELECT string_agg(DISTINCT jsonb_typeof(e), ' ') FROM jsonb_array_elements(f.value) AS e) END
             FROM jsonb_each($1) AS f";
         let rows = under(&[SAFE_PATH], || connection.look(list, &[Value::jsonb(filter)]));
         let mut read = Filter::default();
@@ -54,19 +56,31 @@ impl Filter {
             read.needs_texts |= alias == "s";
             let column = KeyColumn::to_compare(table, &name)?;
             let argument = format!("${}", before + read.values.len() + 1);
+            let refused = |found| Error::from(PipelineError::FilterValue { column: quotable(&name), found });
             read.sql.extend(b" AND ");
             match rows.text(row, 2).unwrap_or_default().to_bytes() {
                 b"null" => read.sql.extend(column.is_null(alias)),
                 b"array" => {
-                    // SAFETY: a text[] where the value is an array.
+                    let kinds = rows.text(row, 5).unwrap_or_default();
+                    let kinds = quotable(&kinds);
+                    if kinds.contains("object") || kinds.contains("array") {
+                        return Err(refused("a list with more in it than values"));
+                    }
+                    if column.has_arrays() {
+                        return Err(refused("a list, and its own values are arrays"));
+                    }
+                    // SAFETY: a text[] where the value is an array; NULLs are left out.
                     let values =
                         rows.datum(row, 4).map(|values| unsafe { owned_list(values) }).unwrap_or_default();
-                    read.sql.extend(column.any_of(alias, &argument));
+                    let any_of = column.any_of(alias, &argument);
+                    let condition = match kinds.contains("null") {
+                        true => [b"(".as_slice(), &any_of, b" OR ", &column.is_null(alias), b")"].concat(),
+                        false => any_of,
+                    };
+                    read.sql.extend(condition);
                     read.values.push(Operand::AnyOf(values));
                 }
-                b"object" => {
-                    return Err(PipelineError::FilterValue { column: quotable(&name) }.into());
-                }
+                b"object" => return Err(refused("an object")),
                 _ => {
                     read.sql.extend(column.condition(alias, &argument));
                     read.values.push(Operand::One(rows.text(row, 3).unwrap_or_default()));

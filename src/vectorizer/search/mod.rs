@@ -19,7 +19,7 @@ use super::source::KeyColumn;
 use super::table::{Table, owned};
 use crate::embed::{models, text};
 use crate::error::{Error, OrRaise, PipelineError, quotable};
-use crate::spi::{Connection, SAFE_PATH, Value, joined, quoted, statement, under};
+use crate::spi::{Connection, SAFE_PATH, Value, joined, operator, quoted, statement, under};
 use crate::vector::VectorBuf;
 
 /// `hybrid_search(vectorizer, query, k, filter, config, words, word_weight, candidates, rrf_k)`
@@ -38,25 +38,34 @@ fn hybrid_search(fcinfo: pg_sys::FunctionCallInfo) {
 /// The table of the vectors is `c` in it; `s` that of the texts, if it is another one and needed. What is told of a row is made of its
 /// columns behind the limits: before them it would be made of every row. The words of a row are read once, not for each word of
 /// the query, as they may be stored elsewhere: to add nothing to them makes a copy.
+///
+/// Functions, types and operators have their schemas: what the table's policies and columns call is to see the session's own
+/// search_path. Columns are cast, as whoever the table belongs to may have changed their types.
 const SEARCH: &str = "
     WITH vectors AS (
-        SELECT {told}, r.distance, row_number() OVER (ORDER BY r.distance) AS rank FROM (
-            SELECT {row}, c.{embedding} OPERATOR({home}.<=>) $1 AS distance
+        SELECT {told}, r.distance, pg_catalog.row_number() OVER (ORDER BY r.distance) AS rank FROM (
+            SELECT {row}, CAST(c.{embedding} {cosine} $1 AS pg_catalog.float8) AS distance
             FROM {tables} WHERE c.{embedding} IS NOT NULL{filter}
-            ORDER BY c.{embedding} OPERATOR({home}.<=>) $1 LIMIT $2) AS r),
+            ORDER BY c.{embedding} {cosine} $1 LIMIT $2) AS r),
     words AS (
-        SELECT {told}, r.embedding OPERATOR({home}.<=>) $1 AS distance,
-            row_number() OVER (ORDER BY r.weight DESC, r.embedding OPERATOR({home}.<=>) $1) AS rank FROM (
+        SELECT {told}, CAST(r.embedding {cosine} $1 AS pg_catalog.float8) AS distance,
+            pg_catalog.row_number() OVER (ORDER BY r.weight DESC, r.embedding {cosine} $1) AS rank FROM (
             SELECT {row}, c.{embedding} AS embedding, (
-                SELECT sum(w.weight * ts_rank(d.words, w.query, 1))
-                FROM (SELECT {words} || '' AS words OFFSET 0) AS d, unnest($3::tsquery[], $4) AS w (query, weight)) AS weight
-            FROM {tables} WHERE {words} @@ $5::tsquery AND c.{embedding} IS NOT NULL{filter}
-            ORDER BY weight DESC LIMIT $2) AS r)
-    SELECT coalesce(v.key, w.key), coalesce(v.ordinal, w.ordinal), coalesce(v.content, w.content),
-        coalesce(1 / ($6 + v.rank), 0) + $7 * coalesce(1 / ($6 + w.rank), 0) AS score,
-        v.rank, w.rank, coalesce(v.distance, w.distance) AS distance
-    FROM vectors AS v FULL JOIN words AS w ON w.address = v.address AND w.of = v.of
-    ORDER BY score DESC, distance LIMIT $8";
+                SELECT pg_catalog.sum(w.weight OPERATOR(pg_catalog.*) pg_catalog.ts_rank(d.words, w.query, 1))
+                FROM (SELECT {words} OPERATOR(pg_catalog.||) CAST('' AS pg_catalog.tsvector) AS words OFFSET 0) AS d,
+                    ROWS FROM (pg_catalog.unnest(CAST($3 AS pg_catalog.tsquery[])), pg_catalog.unnest($4)) AS w (query, weight)) AS weight
+            FROM {tables} WHERE {words} OPERATOR(pg_catalog.@@) CAST($5 AS pg_catalog.tsquery)
+                AND c.{embedding} IS NOT NULL{filter}
+            ORDER BY weight DESC LIMIT $2) AS r),
+    scored AS (
+        SELECT coalesce(v.key, w.key) AS key, coalesce(v.ordinal, w.ordinal) AS ordinal, coalesce(v.content, w.content) AS content,
+            coalesce(1.0 OPERATOR(pg_catalog./) ($6 OPERATOR(pg_catalog.+) v.rank), 0.0)
+                OPERATOR(pg_catalog.+) ($7 OPERATOR(pg_catalog.*)
+                coalesce(1.0 OPERATOR(pg_catalog./) ($6 OPERATOR(pg_catalog.+) w.rank), 0.0)) AS score,
+            v.rank AS vector_rank, w.rank AS word_rank, coalesce(v.distance, w.distance) AS distance
+        FROM vectors AS v FULL JOIN words AS w
+            ON w.address OPERATOR(pg_catalog.=) v.address AND w.of OPERATOR(pg_catalog.=) v.of)
+    SELECT * FROM scored AS s ORDER BY s.score DESC, s.distance LIMIT $8";
 
 /// Rows that are asked for, or put together, at most: they are in memory at once.
 const MAX_ROWS: i32 = 10_000;
@@ -96,6 +105,10 @@ impl Search {
             };
             let limit = size(2, "k")?;
             let weight = argument(6).ok_or_else(|| missing("word_weight"))?;
+            let factor = |name, given: f64| match given.is_finite() && given >= 0.0 {
+                true => Ok(given),
+                false => Err(Error::from(PipelineError::SearchFactor { name, given })),
+            };
             Ok(Some(Search {
                 home: Home::of_call(fcinfo),
                 vectorizer,
@@ -105,8 +118,8 @@ impl Search {
                 words: argument(5).map(|name| owned(name)),
                 limit,
                 candidates: limit.max(size(7, "candidates")?),
-                word_weight: f64::from_bits(weight.value() as u64),
-                rrf_k: number(8, "rrf_k")?.into(),
+                word_weight: factor("word_weight", f64::from_bits(weight.value() as u64))?,
+                rrf_k: factor("rrf_k", number(8, "rrf_k")?.into())?,
             }))
         }
     }
@@ -124,11 +137,12 @@ impl Search {
         }
         let texts = Table::open(vectorizer.relation)?;
         let vectors = vectorizer.place.table().map(Table::open).transpose()?;
-        let Some(vector) = self.vector(&vectorizer)? else { return Ok(()) };
+        let vector_type = crate::embed::vector_type(self.home.function);
+        let Some(vector) = self.vector(&vectorizer, vector_type)? else { return Ok(()) };
         let key = KeyColumn::all_of(&texts)?;
         let filter = Filter::read(&connection, self.filter, vectors.as_ref(), &texts, ARGUMENTS)?;
         let column = Column::find(&connection, self.words.as_deref(), vectors.as_ref(), &texts)?;
-        let words = Words::of(&connection, &self.query, self.config, &column);
+        let words = Words::of(&self.home, &connection, &self.query, self.config, &column);
 
         let needs_texts = filter.needs_texts || column.is_of_texts;
         let tables = match &vectors {
@@ -143,7 +157,7 @@ impl Search {
         let sql = statement(
             SEARCH,
             &[
-                ("home", self.home.schema.as_slice()),
+                ("cosine", cosine(&connection, vector_type).as_slice()),
                 ("row", &row),
                 ("told", &told),
                 ("embedding", &quoted(vectorizer.place.column())),
@@ -163,21 +177,29 @@ impl Search {
             Value::bigint(self.limit),
         ];
         arguments.extend(filter.arguments());
-        let found = under(&[SAFE_PATH], || connection.look(&sql, &arguments));
+        let found = connection.look(&sql, &arguments);
         // SAFETY: the caller's promise; the statement's columns are of the declared types.
         unsafe { found.into_result(fcinfo) };
         Ok(())
     }
 
     /// The search text's, by the model that has made the vectors, or by its twin.
-    fn vector(&self, vectorizer: &Vectorizer) -> Result<Option<Value>, Error> {
+    fn vector(&self, vectorizer: &Vectorizer, vector_type: pg_sys::Oid) -> Result<Option<Value>, Error> {
         let model = query::model_for(vectorizer)?;
         let text = text::utf8(self.query.to_bytes());
         let take = |vector: Option<&[f32]>| vector.map(VectorBuf::from_slice);
         let vector = models::embed(Some(&model), Kind::Query, &text, take)?.transpose()?;
-        let type_oid = crate::embed::vector_type(self.home.function);
-        Ok(vector.map(|vector| Value::of_type(type_oid, vector.into_datum())))
+        Ok(vector.map(|vector| Value::of_type(vector_type, vector.into_datum())))
     }
+}
+
+/// The operator of the type's own schema, as SQL has it: pgvector's may be another one than the extension's.
+fn cosine(connection: &Connection, vector_type: pg_sys::Oid) -> Vec<u8> {
+    let find = c"SELECT o.oid FROM pg_operator AS o, pg_type AS t
+        WHERE t.oid = $1 AND o.oprname = '<=>' AND o.oprleft = t.oid AND o.oprright = t.oid AND o.oprnamespace = t.typnamespace";
+    let found = under(&[SAFE_PATH], || connection.look(find, &[Value::oid(vector_type)]).first(1));
+    // SAFETY: an operator that was just found. Both extensions' types have it; without it, the statement tells.
+    found.map(|oid| unsafe { operator(pg_sys::Oid::from(oid.value() as u32)) }).unwrap_or(b"<=>".to_vec())
 }
 
 /// Where a row is, with the columns that it is told by; and what is told, of such a row `r`: its key, ordinal and content.
@@ -201,13 +223,15 @@ fn row(vectorizer: &Vectorizer, key: &[KeyColumn]) -> [Vec<u8>; 2] {
         [b"c.tableoid AS of, c.ctid AS address".as_slice(), &numbered(&key, "k"), &numbered(&sources, "s")]
             .join(b", ".as_slice());
     let of_text = match &vectorizer.place {
-        Place::Chunks { .. } => b"r.s1 AS ordinal, r.s2 AS content".to_vec(),
+        Place::Chunks { .. } => {
+            b"CAST(r.s1 AS pg_catalog.int4) AS ordinal, CAST(r.s2 AS pg_catalog.text) AS content".to_vec()
+        }
         Place::Column(_) | Place::Beside(_) => {
             let sources = list(sources.len(), |i| format!("r.s{i}"));
-            [b"1 AS ordinal, concat_ws(E'\\n', ".as_slice(), &sources, b") AS content"].concat()
+            [b"1 AS ordinal, pg_catalog.concat_ws(E'\\n', ".as_slice(), &sources, b") AS content"].concat()
         }
     };
-    let keys = list(key.len(), |i| format!("CAST(r.k{i} AS text)"));
+    let keys = list(key.len(), |i| format!("CAST(r.k{i} AS pg_catalog.text)"));
     let told = [b"r.of, r.address, ARRAY[".as_slice(), &keys, b"] AS key, ", &of_text].concat();
     [from, told]
 }

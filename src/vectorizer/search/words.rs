@@ -6,6 +6,7 @@ use pgrx::pg_sys;
 
 use crate::error::{Error, PipelineError, quotable};
 use crate::spi::{Connection, SAFE_PATH, Value, quoted, under};
+use crate::vectorizer::home::Home;
 use crate::vectorizer::table::{Table, owned_list};
 
 /// A column of type `tsvector`.
@@ -71,8 +72,8 @@ pub struct Words {
 const MOST_RANKED: i32 = 2000;
 
 /// Frequencies are those that ANALYZE has seen; a word that it has not kept has half of the least of them. Without statistics all weigh
-/// the same. Weights are ln(1 + 1 / frequency), as in BM25.
-const LEXEMES: &CStr = c"
+/// the same, and all choose rows. Weights are ln(1 + 1 / frequency), as in BM25.
+const LEXEMES: &str = "
     WITH kept AS (
         SELECT s.most_common_elems::text::text[] AS lexemes, s.most_common_elem_freqs AS frequencies
         FROM pg_stats AS s, pg_class AS c, pg_namespace AS n
@@ -80,9 +81,9 @@ const LEXEMES: &CStr = c"
             AND s.schemaname = n.nspname AND s.tablename = c.relname AND s.attname = $4
         ORDER BY s.inherited DESC LIMIT 1),
     asked AS (
-        SELECT '''' || replace(replace(l.lexeme, '\\', '\\\\'), '''', '''''') || '''' AS query,
+        SELECT '''' || replace(replace(l.lexeme, E'\\\\', E'\\\\\\\\'), '''', '''''') || '''' AS query,
             nullif(coalesce(f.frequency, k.frequencies[cardinality(k.lexemes) + 1] / 2), 0)::float8 AS frequency
-        FROM unnest(tsvector_to_array(to_tsvector(coalesce($2, get_current_ts_config()), $1))) AS l (lexeme)
+        FROM unnest(tsvector_to_array(to_tsvector($2, $1))) AS l (lexeme)
             LEFT JOIN kept AS k ON true
             LEFT JOIN LATERAL unnest(k.lexemes, k.frequencies) AS f (lexeme, frequency) ON f.lexeme = l.lexeme),
     chosen AS (
@@ -90,20 +91,31 @@ const LEXEMES: &CStr = c"
             row_number() OVER rarest = 1 OR sum(coalesce(a.frequency, 0) * greatest(c.reltuples, 0)) OVER rarest <= $5 AS chooses
         FROM asked AS a, pg_class AS c WHERE c.oid = $3
         WINDOW rarest AS (ORDER BY a.frequency NULLS FIRST, a.query))
-    SELECT coalesce(array_agg(query), '{}'), coalesce(array_agg(weight), '{}'),
+    SELECT array_agg(query), array_agg(weight),
         string_agg(query, ' | ') FILTER (WHERE chooses)
     FROM chosen";
 
 impl Words {
-    pub fn of(connection: &Connection, text: &CStr, config: Option<pg_sys::Oid>, column: &Column) -> Words {
+    /// `config`: that of the session if none is given.
+    pub fn of(
+        home: &Home,
+        connection: &Connection,
+        text: &CStr,
+        config: Option<pg_sys::Oid>,
+        column: &Column,
+    ) -> Words {
+        // SAFETY: looks the setting up under the session's search_path, or raises an ERROR.
+        let config = config.unwrap_or_else(|| unsafe { pg_sys::getTSCurrentConfig(true) });
         let arguments = [
             Value::text(text),
-            Value::optional_config(config),
+            Value::config(config),
             Value::oid(column.table),
             Value::text(&column.name),
             Value::int(MOST_RANKED),
         ];
-        let rows = under(&[SAFE_PATH], || connection.look(LEXEMES, &arguments));
+        // With the extension's rights: statistics of a table with policies are hidden from who has to obey them. Of what they tell
+        // only the weights of the text's own words are used.
+        let rows = home.look(connection, LEXEMES, &arguments);
         // SAFETY: arrays of text and of float8 without NULLs, as the statement makes them.
         let (queries, weights) = unsafe {
             let list = |column| rows.first(column);

@@ -28,6 +28,9 @@ CREATE TABLE many AS SELECT i % 4 AS cloud, (SELECT array_agg((i % 4) * 10 + (i 
 SET work_mem = '256kB';
 SELECT count(DISTINCT (cloud, cluster)) FROM (SELECT cloud, kmeans(v, 4) OVER () AS cluster FROM many) AS c;
 SELECT kmeans(v, 400) OVER () FROM many;
+-- NULLs take no room: one row in ten has a vector, and nearly all of those fit.
+SELECT count(DISTINCT (cloud, cluster)), count(DISTINCT cluster) FROM
+  (SELECT cloud, kmeans(CASE WHEN ctid::text ~ '7\)$' THEN v END, 20) OVER () AS cluster FROM many) AS c WHERE cluster IS NOT NULL;
 RESET work_mem;
 
 -- Principal components: a line in space has one.
@@ -42,6 +45,13 @@ SELECT abs(corr((a.pca::real[])[1], (s.pca::real[])[1])) > 0.999 AS alike, count
 FROM of_all AS a JOIN of_sample AS s USING (row);
 DROP TABLE of_all, of_sample;
 SELECT pca(v, 1) OVER () FROM (VALUES (NULL::vector), ('[1,2]')) AS t (v);
+-- A partition has nothing of the one before.
+SELECT part, pca(v, 1) OVER (PARTITION BY part ORDER BY v) FROM
+  (VALUES (1, '[0,0]'::vector), (1, '[2,0]'), (2, '[0,0,0]'), (2, '[0,0,4]'), (3, '[0,0]'), (3, '[0,6]')) AS t (part, v);
+SELECT pca(v, 1) OVER () FROM (VALUES ('[3e38,3e38]'::vector), ('[-3e38,-3e38]')) AS t (v);
+SELECT pca(v, i) OVER (ORDER BY i) FROM (VALUES (1, '[1,2]'::vector), (2, '[3,4]')) AS t (i, v);
+SELECT kmeans(v, i) OVER (ORDER BY i) FROM (VALUES (1, '[1,2]'::vector), (2, '[3,4]')) AS t (i, v);
+SELECT pca(v, 513) OVER () FROM points;
 SELECT pca(v, 0) OVER () FROM points;
 SELECT pca(v, 3) OVER () FROM points;
 SELECT pca(v, NULL) OVER () FROM points LIMIT 1;

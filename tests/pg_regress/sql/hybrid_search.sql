@@ -45,6 +45,10 @@ SELECT hybrid_search('passages', 'tree', filter => '{"tenant": {"gt": 1}}');
 SELECT hybrid_search('passages', 'tree', filter => '{"tenant": "one"}');
 SELECT hybrid_search('passages', 'tree', filter => '{"meta": "{}"}');
 SELECT hybrid_search('passages', 'tree', filter => '[1]');
+SELECT DISTINCT key FROM hybrid_search('passages', 'tree', 100, '{"lang": ["de", null]}') ORDER BY key;
+SELECT count(*) FROM hybrid_search('passages', 'tree', 100, '{"lang": []}');
+SELECT hybrid_search('passages', 'tree', filter => '{"tenant": [1, {"a": 1}]}');
+SELECT hybrid_search('passages', 'tree', filter => '{"tags": ["{a}"]}');
 
 -- Search texts that are strange.
 SELECT count(*) FROM hybrid_search('passages', NULL);
@@ -55,6 +59,11 @@ SELECT count(*) FROM hybrid_search('passages', 'tree', 0);
 SELECT hybrid_search('passages', 'tree', -1);
 SELECT hybrid_search('passages', 'tree', candidates => 10001);
 SELECT hybrid_search('passages', 'tree', NULL);
+SELECT hybrid_search('passages', 'tree', rrf_k => -1);
+SELECT hybrid_search('passages', 'tree', word_weight => 'NaN');
+SET standard_conforming_strings = off;
+SELECT count(*) > 0 AS found FROM hybrid_search('passages', 'it is a tree');
+RESET standard_conforming_strings;
 SELECT hybrid_search('no such vectorizer', 'tree');
 SELECT count(*) FROM hybrid_search('passages', 'cat', config => 'simple') WHERE word_rank IS NOT NULL;
 
@@ -67,6 +76,11 @@ ALTER TABLE passages DROP words, DROP simple;
 ALTER TABLE docs ADD of_title tsvector GENERATED ALWAYS AS (to_tsvector('english', title)) STORED;
 SELECT DISTINCT key FROM hybrid_search('passages', 'dogs', 100) WHERE word_rank IS NOT NULL;
 ALTER TABLE docs DROP of_title;
+-- Whoever owns the chunks may have made something else of them.
+ALTER TABLE passages ADD words tsvector;
+DROP VIEW passages_view;
+ALTER TABLE passages ALTER content TYPE int USING 1, ALTER ordinal TYPE bigint;
+SELECT key, ordinal, content FROM hybrid_search('passages', 'tree', 1);
 SELECT vectorizer_drop('passages', drop_destination => true);
 
 -- Vectors in a column: rows, not chunks.
@@ -87,5 +101,34 @@ CREATE POLICY of_tenant ON docs USING (tenant = 2);
 SET ROLE searcher;
 SELECT key FROM hybrid_search('docs', 'tree') ORDER BY key;
 RESET ROLE;
-DROP TABLE docs;
+DROP POLICY of_tenant ON docs;
+-- A policy's own functions see the search_path of who searches.
+CREATE TABLE members (name text, tenant int);
+INSERT INTO members VALUES ('searcher', 1);
+GRANT SELECT ON members TO searcher;
+CREATE FUNCTION my_tenant() RETURNS int STABLE LANGUAGE plpgsql AS 'BEGIN RETURN (SELECT tenant FROM members WHERE name = current_user); END';
+CREATE POLICY of_tenant ON docs USING (tenant = my_tenant());
+SET ROLE searcher;
+SELECT key FROM hybrid_search('docs', 'tree') ORDER BY key;
+RESET ROLE;
+DROP TABLE docs, members;
+DROP FUNCTION my_tenant();
 DROP ROLE searcher;
+
+-- Names and types that want care, in a partitioned table.
+CREATE DOMAIN short AS varchar(2);
+CREATE TABLE "Odd Docs" ("The Id" char(4), "k'" uuid, kind short, "select" text, bits bit(3), PRIMARY KEY ("The Id", "k'")) PARTITION BY HASH ("The Id");
+CREATE TABLE odd_0 PARTITION OF "Odd Docs" FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE odd_1 PARTITION OF "Odd Docs" FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO "Odd Docs" VALUES ('acme', '00000000-0000-0000-0000-000000000001', 'en', 'a cat in a tree', '101'),
+  ('a', '00000000-0000-0000-0000-000000000002', 'de', 'a tree', '100');
+SELECT vectorizer_create('"Odd Docs"', '{select}', target => 'The Vector', name => 'odd');
+ALTER TABLE "Odd Docs" ADD "The Words" tsvector GENERATED ALWAYS AS (to_tsvector('english', "select")) STORED;
+CALL vectorizer_run();
+SELECT key, ordinal, content, vector_rank, word_rank FROM hybrid_search('odd', 'trees and cats');
+SELECT key FROM hybrid_search('odd', 'tree', filter => '{"The Id": "acme"}');
+SELECT key FROM hybrid_search('odd', 'tree', filter => '{"The Id": ["acme", "b"], "k''": "00000000-0000-0000-0000-000000000001"}');
+SELECT key FROM hybrid_search('odd', 'tree', filter => '{"kind": "english"}');
+SELECT key FROM hybrid_search('odd', 'tree', filter => '{"kind": "en", "bits": "101"}');
+DROP TABLE "Odd Docs";
+DROP DOMAIN short;

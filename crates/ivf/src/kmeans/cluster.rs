@@ -1,6 +1,6 @@
 //! Clusters for people to look at, where [`KMeans::train`] makes lists for an index.
 
-use super::{KMeans, Pacer};
+use super::{KMeans, Pacer, squared_distance};
 use crate::kernel::l2_squared;
 use crate::random::SplitMix64;
 
@@ -32,7 +32,7 @@ impl KMeans {
     /// Bytes that [`cluster`](KMeans::cluster) needs at most beside a sample of `rows` rows.
     pub fn cluster_memory(&self, rows: usize) -> usize {
         // Two lists of distances.
-        self.memory(rows).saturating_add(rows.saturating_mul(2 * size_of::<f32>()))
+        self.memory(rows).saturating_add(rows.saturating_mul(2 * size_of::<f64>()))
     }
 
     /// Up to `lists` different rows of at least one, far from each other.
@@ -41,7 +41,7 @@ impl KMeans {
         let candidates = 2 + (self.lists as f64).ln() as usize;
         let mut seeds = Vec::with_capacity(self.lists.min(rows.len()) * self.dims);
         // Of each row to its nearest seed, squared; and the same with one seed more, a candidate.
-        let mut distances = vec![f32::MAX; rows.len()];
+        let mut distances = vec![f64::MAX; rows.len()];
         let mut with_candidate = distances.clone();
         let mut chosen = rows[random.below(rows.len())];
         loop {
@@ -72,29 +72,34 @@ impl KMeans {
         sample: &[f32],
         rows: &[u32],
         seed: u32,
-        distances: &[f32],
-        with_seed: &mut [f32],
+        distances: &[f64],
+        with_seed: &mut [f64],
         pacer: &mut Pacer<E>,
     ) -> Result<f64, E> {
         let seed = self.row(sample, seed);
         let mut total = 0.0;
         for ((&row, &distance), new) in rows.iter().zip(distances).zip(with_seed) {
-            // Not more than the largest number: it is infinite where elements differ by more than 1e19.
-            *new = l2_squared(self.row(sample, row), seed).min(distance);
-            total += f64::from(*new);
+            *new = between(self.row(sample, row), seed).min(distance);
+            total += *new;
             pacer.spend(self.dims)?;
         }
         Ok(total)
     }
 }
 
+/// The squared distance of two vectors, in f64 only where it is too small or too great for f32.
+fn between(a: &[f32], b: &[f32]) -> f64 {
+    let distance = l2_squared(a, b);
+    if distance.is_normal() { distance.into() } else { squared_distance(a, b) }
+}
+
 /// The position of a distance, each as probable as it is great. `total`: their sum, more than 0.
-fn drawn(distances: &[f32], total: f64, random: &mut SplitMix64) -> usize {
+fn drawn(distances: &[f64], total: f64, random: &mut SplitMix64) -> usize {
     let mut left = random.unit() * total;
     let mut last = 0;
     for (at, &distance) in distances.iter().enumerate().filter(|(_, distance)| **distance > 0.0) {
         last = at;
-        left -= f64::from(distance);
+        left -= distance;
         if left < 0.0 {
             break;
         }
@@ -104,9 +109,9 @@ fn drawn(distances: &[f32], total: f64, random: &mut SplitMix64) -> usize {
 
 /// The number of the centroid nearest to a row, the first of equals. `centroids`: at least one, of as many dimensions as `row`.
 pub fn nearest(centroids: &[f32], row: &[f32]) -> usize {
-    let mut nearest = (f32::INFINITY, 0);
+    let mut nearest = (f64::INFINITY, 0);
     for (number, centroid) in centroids.chunks_exact(row.len()).enumerate() {
-        let distance = l2_squared(centroid, row);
+        let distance = between(centroid, row);
         if distance < nearest.0 {
             nearest = (distance, number);
         }
@@ -154,6 +159,11 @@ mod tests {
         let mut two = cluster(&kmeans(5, 1), &[2.0, 3.0, 2.0]);
         two.sort_by(f32::total_cmp);
         assert_eq!(two, [2.0, 3.0]);
+        let mut tiny = cluster(&kmeans(2, 1), &[1e-30, 2e-30, 1e-30]);
+        tiny.sort_by(f32::total_cmp);
+        assert_eq!(tiny, [1e-30, 2e-30]);
+        let far = [3e38, 1e38, -1e38];
+        assert_eq!([2e38, 1.5e38, -3e38].map(|x| nearest(&far, &[x])), [0, 1, 2]);
         let far = cluster(&kmeans(2, 1), &[f32::MAX, -f32::MAX, f32::MAX]);
         assert_eq!(far.len(), 2);
         assert_ne!(nearest(&far, &[f32::MAX]), nearest(&far, &[-f32::MAX]));
