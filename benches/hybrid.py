@@ -6,11 +6,14 @@
 COLLECTIONS is a directory with any of these, as the Glasgow IR group publishes them (https://ir.dcs.gla.ac.uk/resources/test_collections):
     cran.all.1400, cran.qry, cranqrel     Cranfield: aeronautics, 1,400 abstracts, 225 questions
     CISI.ALL, CISI.QRY, CISI.REL          CISI: library science, 1,460 abstracts, 76 questions with judgements
-    doc-text, query-text, rlv-ass         NPL: physics, 11,429 titles and abstracts, 93 questions
+    doc-text, query-text, rlv-ass         NPL: physics, 11,429 titles and abstracts (copies differ by a few), 93 questions
+Beside these three stand what other guides take for words (all of them by websearch_to_tsquery, ts_rank_cd), any word by ts_rank, and BM25
+(k1 1.2, b .75), with both by each of the two it is compared with.
+
 CONNECTION is a libpq connection string of a database with pg_embed, whose default model embeds. Tables of this script's own are
 made in it, and dropped. Relevance is binary: what a collection lists is relevant.
 
-Needs psycopg (tools/requirements-servers.txt has none: pip install "psycopg[binary]").
+Needs psycopg (pip install "psycopg[binary]").
 """
 
 import math
@@ -100,13 +103,54 @@ def load(connection, documents):
 SEARCH = "SELECT key[1]::int, vector_rank, word_rank FROM hybrid_search('hybrid_bench', %s, 200, config => 'english')"
 
 
+# What the words of a search text could be ranked by instead: the first hundred.
+ANY_WORD = "(SELECT string_agg(quote_literal(lexeme), ' | ')::tsquery FROM unnest(to_tsvector('english', %(text)s)))"
+OTHERS = {
+    "all words": """
+        SELECT id FROM hybrid_bench, websearch_to_tsquery('english', %(text)s) AS query WHERE words @@ query
+        ORDER BY ts_rank_cd(words, query) DESC, id LIMIT 100""",
+    "any word": f"""
+        WITH asked AS MATERIALIZED (SELECT {ANY_WORD} AS query)
+        SELECT id FROM hybrid_bench, asked WHERE words @@ query ORDER BY ts_rank(words, query) DESC, id LIMIT 100""",
+    "BM25": f"""
+        WITH asked AS MATERIALIZED (
+            SELECT lexeme, ln(1 + (size - rows + 0.5) / (rows + 0.5)) AS weight, length
+            FROM unnest(to_tsvector('english', %(text)s)) JOIN hybrid_bench_word USING (lexeme), hybrid_bench_size)
+        SELECT id FROM hybrid_bench,
+            LATERAL (SELECT sum(cardinality(positions)) AS own FROM unnest(words)) AS l,
+            LATERAL (SELECT sum(weight * n * 2.2 / (n + 1.2 * (0.25 + 0.75 * own / length))) AS score
+                FROM unnest(words) JOIN asked USING (lexeme), LATERAL (SELECT cardinality(positions)::float8 AS n) AS c) AS s
+        WHERE words @@ {ANY_WORD} ORDER BY score DESC NULLS LAST, id LIMIT 100"""}
+COUNTS = """
+    CREATE TEMP TABLE hybrid_bench_word AS
+        SELECT lexeme, count(*)::float8 AS rows FROM hybrid_bench, unnest(words) GROUP BY lexeme;
+    CREATE TEMP TABLE hybrid_bench_size AS
+        SELECT count(*)::float8 AS size, avg((SELECT sum(cardinality(positions)) FROM unnest(words)))::float8 AS length FROM hybrid_bench;
+    ANALYZE hybrid_bench_word"""
+
+
+COLUMNS = ["words", "vectors", "both", *OTHERS, *(f"both by {other}" for other in OTHERS)]
+
+
+def fused(*lists):
+    """By reciprocal rank fusion, as hybrid_search does it."""
+    scores = {}
+    for found in lists:
+        for rank, document in enumerate(found, 1):
+            scores[document] = scores.get(document, 0) + 1 / (60 + rank)
+    return sorted(scores, key=lambda document: -scores[document])
+
+
 def measure(connection, name, collection):
     documents, questions, judgements = collection
     relevant = {}
     for question, document in judgements:
         relevant.setdefault(question, set()).add(document)
     load(connection, documents)
-    scores = {"words": [], "vectors": [], "both": []}
+    connection.execute(COUNTS)
+    # All lists of the index, so that runs compare.
+    connection.execute("SET ivf.probes = 32768")
+    scores = {column: [] for column in COLUMNS}
     times = []
     for question in sorted(relevant):
         rows = connection.execute(SEARCH, [questions[question]]).fetchall()
@@ -117,12 +161,15 @@ def measure(connection, name, collection):
             "words": [row[0] for row in sorted((row for row in rows if row[2]), key=lambda row: row[2])],
             "vectors": [row[0] for row in sorted((row for row in rows if row[1]), key=lambda row: row[1])],
             "both": [row[0] for row in rows]}
+        for other, query in OTHERS.items():
+            lists[other] = [row[0] for row in connection.execute(query, {"text": questions[question]})]
+            lists[f"both by {other}"] = fused(lists["vectors"][:100], lists[other])
         for kind, found in lists.items():
             scores[kind].append(ndcg(found, relevant[question]))
-    means = " | ".join(f"{statistics.mean(scores[kind]):.3f}" for kind in ("words", "vectors", "both"))
+    means = " | ".join(f"{statistics.mean(scores[kind]):.3f}" for kind in COLUMNS)
     milliseconds = statistics.median(times) * 1000
     print(f"| {name} ({len(documents):,} documents, {len(relevant)} questions) | {means} | {milliseconds:.1f} |", flush=True)
-    connection.execute("SELECT vectorizer_drop('hybrid_bench'); DROP TABLE hybrid_bench")
+    connection.execute("SELECT vectorizer_drop('hybrid_bench'); DROP TABLE hybrid_bench, hybrid_bench_word, hybrid_bench_size")
 
 
 def main():
@@ -130,7 +177,7 @@ def main():
         sys.exit("usage: hybrid.py COLLECTIONS CONNECTION")
     folder = Path(sys.argv[1])
     with psycopg.connect(sys.argv[2], autocommit=True) as connection:
-        print("| nDCG@10 | words | vectors | both | ms |\n|---|---|---|---|---|")
+        print(f"| nDCG@10 | {' | '.join(COLUMNS)} | ms |\n|{'---|' * (len(COLUMNS) + 2)}")
         for name, (needed, read) in COLLECTIONS.items():
             if (folder / needed).exists():
                 measure(connection, name, read(folder))

@@ -2,7 +2,7 @@
 
 use postgres::Client;
 
-use crate::cluster::{Cluster, refused, rows, skipped, value};
+use crate::cluster::{Cluster, refused, rows, skipped, value, wait_until};
 use crate::ivf::{BY_SORTING, Clusters, METRICS, assert_sound, make_index, make_table, rows_under};
 
 /// A database with pgvector, and a superuser's connection to it.
@@ -125,6 +125,19 @@ fn in_schemas_of_their_own() {
     let search = "SELECT id FROM public.docs
                   ORDER BY embedding OPERATOR(public.<=>) other.embed('another text') LIMIT 1";
     assert_eq!(rows(&mut client, search), [["3"]]);
+    client
+        .batch_execute(
+            "CREATE TABLE public.texts (id int PRIMARY KEY, body text,
+                words tsvector GENERATED ALWAYS AS (to_tsvector('simple', body)) STORED);
+             INSERT INTO public.texts VALUES (1, 'hello world'), (2, 'the quick brown fox');
+             SELECT other.vectorizer_create('public.texts', '{body}', target => 'embedding', name => 'texts')",
+        )
+        .unwrap();
+    client.batch_execute("CALL other.vectorizer_run()").unwrap();
+    let found = "SELECT key, word_rank, distance IS NOT NULL FROM other.hybrid_search('texts', 'fox', 1, config => 'simple')";
+    wait_until("the rows have vectors", || {
+        rows(&mut client, found) == [["{2}".to_string(), "1".to_string(), "t".to_string()]]
+    });
     // Types and operators of the same names in its schema are not pgvector's.
     client.batch_execute("DROP EXTENSION pg_embed_pgvector CASCADE; SET search_path = public").unwrap();
     for object in [
