@@ -33,6 +33,13 @@ export USER
 unset MAKEFLAGS MFLAGS MAKELEVEL
 unset PGHOST PGHOSTADDR PGPORT PGUSER PGDATABASE PGSERVICE PGOPTIONS PGDATA
 
+# What the tests in Rust read. After use_postgres.
+export_test_environment() {
+    export PG_EMBED_TEST_ONNXRUNTIME=$ONNXRUNTIME
+    export PG_EMBED_TEST_MODELS=$MODELS
+    export PG_EMBED_TEST_BINDIR=$ROOT$BINDIR
+}
+
 say() {
     printf '==> %s\n' "$*"
 }

@@ -2,11 +2,7 @@
 # Runs every test.
 source "$(dirname "$0")/common.sh"
 use_postgres
-
-# What the tests in Rust read.
-export PG_EMBED_TEST_ONNXRUNTIME=$ONNXRUNTIME
-export PG_EMBED_TEST_MODELS=$MODELS
-export PG_EMBED_TEST_BINDIR=$ROOT$BINDIR
+export_test_environment
 
 # Only these tests want it.
 install_cargo_pgrx() {

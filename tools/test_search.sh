@@ -2,10 +2,7 @@
 # Runs the tests of examples/search, in a real browser too.
 source "$(dirname "$0")/common.sh"
 use_postgres
-
-export PG_EMBED_TEST_ONNXRUNTIME=$ONNXRUNTIME
-export PG_EMBED_TEST_MODELS=$MODELS
-export PG_EMBED_TEST_BINDIR=$ROOT$BINDIR
+export_test_environment
 
 install_browser() {
     local sudo=()

@@ -3,7 +3,7 @@
 use ivf::kmeans::{KMeans, nearest};
 use pgrx::prelude::*;
 
-use super::window::{Budget, Window};
+use super::window::{Budget, Window, check_interrupts};
 use crate::error::{AnalysisError, Error, OrRaise};
 
 /// As many as an index can have lists.
@@ -43,14 +43,8 @@ fn cluster(window: &Window) -> Result<Option<i32>, Error> {
         check: &|_| Ok(()),
     };
     let (centroids, dims) = window.learned([clusters, seed], budget, |sample| {
-        of(sample.dims).cluster(&sample.vectors, &mut || {
-            pgrx::check_for_interrupts!();
-            Ok(())
-        })
+        of(sample.dims).cluster(&sample.vectors, &mut check_interrupts)
     })?;
-    let Some(vector) = window.vector() else { return Ok(None) };
-    if vector.len() != dims {
-        return Err(Error::UnexpectedDimensions { expected: dims, actual: vector.len() });
-    }
+    let Some(vector) = window.vector(dims)? else { return Ok(None) };
     Ok(Some(nearest(centroids, &vector) as i32))
 }

@@ -4,7 +4,7 @@ use ivf::pca::{MAX_COMPONENTS, Pca, project};
 use ivf::vector::{VectorError, check_finite};
 use pgrx::prelude::*;
 
-use super::window::{Budget, Window};
+use super::window::{Budget, Window, check_interrupts};
 use crate::error::{AnalysisError, Error, OrRaise};
 use crate::vector::VectorBuf;
 
@@ -40,16 +40,9 @@ fn components(window: &Window) -> Result<Option<VectorBuf>, Error> {
             false => Ok(()),
         },
     };
-    let (model, dims) = window.learned([wanted, 0], budget, |sample| {
-        of(sample.dims).fit(&sample.vectors, &mut || {
-            pgrx::check_for_interrupts!();
-            Ok(())
-        })
-    })?;
-    let Some(vector) = window.vector() else { return Ok(None) };
-    if vector.len() != dims {
-        return Err(Error::UnexpectedDimensions { expected: dims, actual: vector.len() });
-    }
+    let (model, dims) = window
+        .learned([wanted, 0], budget, |sample| of(sample.dims).fit(&sample.vectors, &mut check_interrupts))?;
+    let Some(vector) = window.vector(dims)? else { return Ok(None) };
     let mut result = VectorBuf::zeroed(wanted as usize)?;
     result.iter_mut().zip(project(model, &vector)).for_each(|(to, x)| *to = x);
     if check_finite(&result).is_err() {

@@ -90,9 +90,13 @@ impl Window {
     }
 
     /// The vector of the current row.
-    pub fn vector(&self) -> Option<Vector<'_>> {
+    ///
+    /// # Errors
+    /// [`Error::UnexpectedDimensions`]
+    pub fn vector(&self, dims: usize) -> Result<Option<Vector<'_>>, Error> {
         // SAFETY: the function is declared with a vector first. A detoasted copy lives as long as the call.
-        self.argument(VECTOR).and_then(|datum| unsafe { Vector::from_datum(datum, false) })
+        let vector = self.argument(VECTOR).and_then(|datum| unsafe { Vector::from_datum(datum, false) });
+        vector.map(|vector| check_dimensions(&vector, dims).map(|()| vector)).transpose()
     }
 
     /// What was learned from the partition, and the dimensions of its vectors, by `learn` if this is the first row. `arguments`: what
@@ -158,7 +162,7 @@ impl Window {
                     return Err(AnalysisError::Memory { needed, available }.into());
                 }
                 let at = if seen <= room { seen - 1 } else { random.below(seen) };
-                if at < room { sample.put(at, vector) } else { sample.check(vector) }
+                if at < room { sample.put(at, vector) } else { check_dimensions(vector, sample.dims) }
             };
             // SAFETY: the vector is copied before the context is reset.
             unsafe {
@@ -196,20 +200,26 @@ impl Window {
 impl Sample {
     /// At a place that is taken, or at the end.
     fn put(&mut self, at: usize, vector: &[f32]) -> Result<(), Error> {
-        self.check(vector)?;
+        check_dimensions(vector, self.dims)?;
         match self.vectors.get_mut(at * self.dims..(at + 1) * self.dims) {
             Some(place) => place.copy_from_slice(vector),
             None => self.vectors.extend_from_slice(vector),
         }
         Ok(())
     }
+}
 
-    fn check(&self, vector: &[f32]) -> Result<(), Error> {
-        if vector.len() == self.dims {
-            return Ok(());
-        }
-        Err(Error::UnexpectedDimensions { expected: self.dims, actual: vector.len() })
+fn check_dimensions(vector: &[f32], expected: usize) -> Result<(), Error> {
+    match vector.len() {
+        actual if actual == expected => Ok(()),
+        actual => Err(Error::UnexpectedDimensions { expected, actual }),
     }
+}
+
+/// For those who learn. An ERROR unwinds.
+pub fn check_interrupts() -> Result<(), Error> {
+    pgrx::check_for_interrupts!();
+    Ok(())
 }
 
 impl Budget<'_> {

@@ -20,15 +20,14 @@ fn vectorizer_embed(name: Text<'_>, input: Text<'_>, fcinfo: pg_sys::FunctionCal
     // SAFETY: Postgres passes a valid call.
     let home = unsafe { Home::of_call(fcinfo) };
     let [model, content] = model(&home, &text::server(&name)).or_raise();
-    let model = query_model::of(model, &content).or_raise();
-    let take = |vector: Option<&[f32]>| vector.map(VectorBuf::from_slice);
-    models::embed(Some(&model), Kind::Query, &input, take).or_raise().transpose().or_raise()
+    embed(model, &content, &input).or_raise()
 }
 
-/// The model to embed search texts for a vectorizer by.
-pub fn model_for(vectorizer: &Vectorizer) -> Result<String, Error> {
-    vectorizer.open_model()?;
-    query_model::of(vectorizer.model.clone(), &vectorizer.model_hash)
+/// The vector of a search text by the model of that name and content, or by its twin.
+pub fn embed(model: String, content: &str, text: &str) -> Result<Option<VectorBuf>, Error> {
+    let model = query_model::of(model, content)?;
+    let take = |vector: Option<&[f32]>| vector.map(VectorBuf::from_slice);
+    models::embed(Some(&model), Kind::Query, text, take)?.transpose()
 }
 
 /// What tells snapshots apart: of the transactions that are running, the oldest, the one after the newest, and how many (with those

@@ -6,7 +6,6 @@ mod words;
 
 use std::ffi::{CStr, CString};
 
-use embedder::Kind;
 use pgrx::fcinfo::pg_getarg_datum;
 use pgrx::{pg_extern, pg_sys};
 
@@ -17,10 +16,9 @@ use super::home::Home;
 use super::query;
 use super::source::KeyColumn;
 use super::table::{Table, owned};
-use crate::embed::{models, text};
+use crate::embed::text;
 use crate::error::{Error, OrRaise, PipelineError, quotable};
 use crate::spi::{Connection, SAFE_PATH, Value, joined, operator, quoted, statement, under};
-use crate::vector::VectorBuf;
 
 /// `hybrid_search(vectorizer, query, k, filter, config, words, word_weight, candidates, rrf_k)`
 #[pg_extern(sql = false)]
@@ -138,7 +136,10 @@ impl Search {
         let texts = Table::open(vectorizer.relation)?;
         let vectors = vectorizer.place.table().map(Table::open).transpose()?;
         let vector_type = crate::embed::vector_type(self.home.function);
-        let Some(vector) = self.vector(&vectorizer, vector_type)? else { return Ok(()) };
+        vectorizer.open_model()?;
+        let text = text::utf8(self.query.to_bytes());
+        let vector = query::embed(vectorizer.model.clone(), &vectorizer.model_hash, &text)?;
+        let Some(vector) = vector else { return Ok(()) };
         let key = KeyColumn::all_of(&texts)?;
         let filter = Filter::read(&connection, self.filter, vectors.as_ref(), &texts, ARGUMENTS)?;
         let column = Column::find(&connection, self.words.as_deref(), vectors.as_ref(), &texts)?;
@@ -167,7 +168,7 @@ impl Search {
             ],
         );
         let mut arguments = vec![
-            vector,
+            Value::of_type(vector_type, vector.into_datum()),
             Value::bigint(self.candidates),
             Value::texts(&words.queries),
             Value::floats(words.weights),
@@ -181,15 +182,6 @@ impl Search {
         // SAFETY: the caller's promise; the statement's columns are of the declared types.
         unsafe { found.into_result(fcinfo) };
         Ok(())
-    }
-
-    /// The search text's, by the model that has made the vectors, or by its twin.
-    fn vector(&self, vectorizer: &Vectorizer, vector_type: pg_sys::Oid) -> Result<Option<Value>, Error> {
-        let model = query::model_for(vectorizer)?;
-        let text = text::utf8(self.query.to_bytes());
-        let take = |vector: Option<&[f32]>| vector.map(VectorBuf::from_slice);
-        let vector = models::embed(Some(&model), Kind::Query, &text, take)?.transpose()?;
-        Ok(vector.map(|vector| Value::of_type(vector_type, vector.into_datum())))
     }
 }
 
