@@ -131,6 +131,10 @@ pub enum IvfError {
     },
     NoOrder,
     NotMvcc,
+    /// Another command has the table's lock that VACUUM takes.
+    Busy {
+        name: String,
+    },
     NotAnIndex {
         name: String,
     },
@@ -432,6 +436,12 @@ fn ivf_report(error: IvfError) -> ErrorReport {
                 IndexError::Corrupt { block, problem } => {
                     format!("index \"{name}\" is corrupt: block {block} {problem}")
                 }
+                // Not damage: on a standby, nothing waits for who reads.
+                IndexError::Replaced(_) => {
+                    let message = format!("index \"{name}\" was trained again while it was read");
+                    return report(Code::ERRCODE_T_R_SERIALIZATION_FAILURE, message)
+                        .set_hint("Run the query again. hot_standby_feedback avoids this on a standby.");
+                }
                 nearer @ IndexError::Nearer { .. } => format!("index \"{name}\" is corrupt: {nearer}"),
             };
             report(Code::ERRCODE_INDEX_CORRUPTED, message).set_hint("Please REINDEX it.")
@@ -488,6 +498,10 @@ fn ivf_report(error: IvfError) -> ErrorReport {
         E::NoOrder => report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "cannot scan ivf index without order"),
         E::NotMvcc => {
             report(Code::ERRCODE_FEATURE_NOT_SUPPORTED, "non-MVCC snapshots are not supported with ivf")
+        }
+        E::Busy { name } => {
+            report(Code::ERRCODE_LOCK_NOT_AVAILABLE, format!("could not obtain lock on relation \"{name}\""))
+                .set_hint("A VACUUM or a CREATE INDEX is at work; try again later.")
         }
         E::NotAnIndex { name } => {
             report(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not an ivf index"))

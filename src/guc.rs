@@ -25,6 +25,7 @@ static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::Relaxed);
+static AUTO_TRAIN: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_PROBES: GucSetting<i32> = GucSetting::<i32>::new(MAX_LISTS);
 
 /// What happens when a text is longer than its model's maximum.
@@ -210,6 +211,14 @@ fn define() {
         GucContext::Userset,
         GucFlags::EXPLAIN,
     );
+    GucRegistry::define_bool_guc(
+        c"ivf.auto_train",
+        c"Whether VACUUM trains an ivf index again when its rows have become more, fewer or others.",
+        c"Autovacuum does it with the server's setting.",
+        &AUTO_TRAIN,
+        GucContext::Userset,
+        GucFlags::default(),
+    );
     for prefix in [c"pg_embed", c"ivf"] {
         // SAFETY: a NUL-terminated prefix, which Postgres copies.
         unsafe {
@@ -302,6 +311,11 @@ pub fn probes() -> usize {
 pub fn iterative_scan() -> IterativeScan {
     ensure_defined();
     ITERATIVE_SCAN.get()
+}
+
+pub fn auto_train() -> bool {
+    ensure_defined();
+    AUTO_TRAIN.get()
 }
 
 pub fn max_probes() -> usize {

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ivf::build::{self, Encoder, Trained, Writer};
 use ivf::index::Index;
 use ivf::store::IndexError;
+use ivf::train::RowSort;
 use pgrx::pg_sys::ForkNumber::{self, INIT_FORKNUM, MAIN_FORKNUM};
 use pgrx::{pg_guard, pg_sys};
 
@@ -27,7 +28,7 @@ const FIRST_ROWS: u64 = 400;
 const REPORT_ROWS: i64 = 1024;
 
 /// The least KiB that a sort works with, as Postgres has it (tuplesort.c).
-const LEAST_SORT: i32 = 64;
+pub const LEAST_SORT: i32 = 64;
 
 /// What a build is doing, for `pg_stat_progress_create_index`.
 #[derive(Clone, Copy)]
@@ -197,7 +198,7 @@ unsafe fn load(source: &Source, trained: &Trained) -> (f64, f64) {
 
 /// KiB that each of so many processes has for its sort, when all of them together have `memory` KiB; `None` if that is
 /// too little for so many, as each has the centroids too.
-fn share_of_sort(trained: &Trained, memory: i32, participants: i32) -> Option<i32> {
+pub fn share_of_sort(trained: &Trained, memory: i32, participants: i32) -> Option<i32> {
     let share = memory / participants;
     let rest = share - i32::try_from(trained.memory(share as usize * 1024) / 1024).unwrap_or(share);
     // A quarter is left for what a sort does not count: its rows' last block, of up to 8 MB, is allocated whole.
@@ -341,6 +342,6 @@ fn maintenance_work_mem() -> i32 {
 }
 
 /// Microseconds since 1970.
-fn now() -> i64 {
+pub fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64)
 }

@@ -43,7 +43,7 @@ pub unsafe extern "C-unwind" fn insert(
     false
 }
 
-/// The index as the statement's first row opened it; if that is the index's first row of all, its dimensions may
+/// The index as the statement's first row opened it, or a later one after a training; if that is the index's first row of all, its dimensions may
 /// become the index's.
 ///
 /// # Safety
@@ -54,7 +54,7 @@ unsafe fn opened<'a>(
     columns: &IndexColumns,
     info: *mut pg_sys::IndexInfo,
     dims: usize,
-) -> &'a Rc<Index> {
+) -> &'a mut Rc<Index> {
     // SAFETY: the caller's promise. Nobody but us uses `ii_AmCache`; what it points to is dropped with the memory
     // context that `info` is in, which outlives the call.
     unsafe {
@@ -68,6 +68,6 @@ unsafe fn opened<'a>(
             }
             *cache = PgMemoryContexts::For((*info).ii_Context).leak_and_drop_on_delete(opened).cast();
         }
-        &*cache.cast::<Rc<Index>>()
+        &mut *cache.cast::<Rc<Index>>()
     }
 }

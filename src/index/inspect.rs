@@ -6,6 +6,7 @@ use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
 
 use super::compare::compare;
+use super::options::Options;
 use super::page::Pages;
 use super::rows::Source;
 use super::{COLUMN, OfIndex, owned};
@@ -51,7 +52,7 @@ impl Opened {
         }
     }
 
-    fn pages(&self) -> Pages {
+    pub fn pages(&self) -> Pages {
         // SAFETY: the index is open until `self` is dropped.
         unsafe { Pages::of(self.index) }
     }
@@ -144,11 +145,16 @@ fn ivf_info(
         name!(trained_at, Option<TimestampWithTimeZone>),
         name!(automatic_probes, i32),
         name!(columns, Vec<String>),
+        name!(fresh_rows, i64),
+        name!(training_due, bool),
     ),
 > {
     let opened = Opened::new(index, Privilege::Select, pg_sys::AccessShareLock).or_raise();
     // SAFETY: the index is open.
-    let info = unsafe { info::info(&opened.pages()).or_raise_for(opened.index) };
+    let info = unsafe {
+        let lists = Options::of(opened.index).lists;
+        info::info(&opened.pages(), lists).or_raise_for(opened.index)
+    };
     let metric = match info.metric {
         Metric::L2 => "l2",
         Metric::InnerProduct => "inner product",
@@ -174,6 +180,8 @@ fn ivf_info(
         info.automatic_probes as i32,
         // SAFETY: the index is open.
         unsafe { column_names(opened.index) },
+        info.fresh_rows as i64,
+        info.due,
     ))
 }
 

@@ -12,6 +12,7 @@ mod executor;
 mod handler;
 mod insert;
 mod inspect;
+mod maintain;
 mod options;
 mod page;
 mod parallel;

@@ -66,24 +66,41 @@ impl Pages {
         }
     }
 
-    /// Adds a page, which must become `block`, and locks it.
-    fn extend(&self, block: Block) -> Result<pg_sys::Buffer, IndexError> {
-        // SAFETY: `index` is open. The extension lock keeps others from adding the same page.
-        let buffer = unsafe {
-            pg_sys::LockRelationForExtension(self.index, pg_sys::ExclusiveLock as i32);
-            let buffer = add_page(self.index, MAIN_FORKNUM);
-            pg_sys::UnlockRelationForExtension(self.index, pg_sys::ExclusiveLock as i32);
-            buffer
-        };
-        // SAFETY: the buffer is pinned and locked by us.
-        let added = unsafe { pg_sys::BufferGetBlockNumber(buffer) };
-        if added == block {
-            return Ok(buffer);
+    /// Adds pages up to this one, unless somebody else does meanwhile.
+    fn extend(&self, block: Block) -> Result<(), IndexError> {
+        // Of each other extension a few pages at a time; no index is damaged so that it leads far beyond its end.
+        const MOST: Block = 1 << 16;
+        if block.saturating_sub(self.blocks()?) > MOST {
+            return Err(IndexError::corrupt(block, "is far beyond the end"));
         }
-        // SAFETY: as above.
-        unsafe { pg_sys::UnlockReleaseBuffer(buffer) };
-        Err(IndexError::corrupt(block, format!("cannot be added as the next one is {added}")))
+        // SAFETY: `index` is open. The extension lock keeps others from adding the same page; a buffer is ours.
+        unsafe {
+            pg_sys::LockRelationForExtension(self.index, pg_sys::ExclusiveLock as i32);
+            while self.blocks()? <= block {
+                pg_sys::UnlockReleaseBuffer(add_page(self.index, MAIN_FORKNUM));
+            }
+            pg_sys::UnlockRelationForExtension(self.index, pg_sys::ExclusiveLock as i32);
+        }
+        Ok(())
     }
+}
+
+/// Whether another process in this database has a snapshot now, but for vacuums, which read no index by one.
+///
+/// # Safety
+/// Called in a transaction.
+unsafe fn has_other_snapshots() -> bool {
+    let mut count = 0;
+    // SAFETY: looks at all processes, and allocates the result.
+    unsafe {
+        let excluded = pg_sys::PROC_IN_VACUUM as i32;
+        let found =
+            pg_sys::GetCurrentVirtualXIDs(pg_sys::InvalidTransactionId, true, false, excluded, &mut count);
+        if !found.is_null() {
+            pg_sys::pfree(found.cast());
+        }
+    }
+    count > 0
 }
 
 /// Adds a page of zeros to a fork: pinned and locked exclusively.
@@ -203,6 +220,57 @@ impl PageStore for Pages {
         Ok(unsafe { pg_sys::RelationGetNumberOfBlocksInFork(self.index, MAIN_FORKNUM) })
     }
 
+    /// The next transaction's ID.
+    fn now(&self) -> u64 {
+        // SAFETY: reads shared memory.
+        unsafe { pg_sys::ReadNextFullTransactionId() }.value
+    }
+
+    /// No snapshot is left that was taken before the transaction began that had the ID then. A snapshot of a query keeps
+    /// what has not ended when it is taken, and whatever comes later, from passing.
+    fn has_passed(&self, time: u64) -> bool {
+        if time == 1 {
+            return true;
+        }
+        // SAFETY: the first looks at all processes, the second at what that has found; without a table both are as cautious
+        // as for shared ones.
+        unsafe {
+            let oldest = pg_sys::GetOldestNonRemovableTransactionId(null_mut());
+            let full = pg_sys::FullTransactionId { value: time };
+            pg_sys::GlobalVisCheckRemovableFullXid(null_mut(), full)
+                // No transaction has begun since, as it is when a load has ended.
+                || self.in_vacuum
+                    && oldest == pg_sys::TransactionId::from(time as u32)
+                    && !has_other_snapshots()
+        }
+    }
+
+    fn is_replayed(&self) -> bool {
+        // SAFETY: asks for the state of the server.
+        unsafe { pg_sys::RecoveryInProgress() }
+    }
+
+    fn truncate(
+        &self,
+        blocks: Block,
+        agree: impl FnOnce() -> Result<bool, IndexError>,
+    ) -> Result<bool, IndexError> {
+        let lock = pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE;
+        // SAFETY: `index` is open. Its lock keeps everybody else from having its pages in use, or from knowing how many there
+        // are. It is logged with a transaction ID, which a process that takes part in a parallel vacuum cannot have.
+        unsafe {
+            if pg_sys::IsInParallelMode() || !pg_sys::ConditionalLockRelation(self.index, lock) {
+                return Ok(false);
+            }
+            let agreed = agree();
+            if let Ok(true) = agreed {
+                pg_sys::RelationTruncate(self.index, blocks);
+            }
+            pg_sys::UnlockRelation(self.index, lock);
+            agreed
+        }
+    }
+
     fn prefetch(&self, block: Block) -> bool {
         // SAFETY: a setting, 0 for no prefetching.
         if block == pg_sys::InvalidBlockNumber || unsafe { pg_sys::effective_io_concurrency } == 0 {
@@ -281,11 +349,10 @@ impl Change for LoggedChange<'_> {
         self.refuse_twice(block)?;
         // An existing page is read though its content does not matter: RBM_ZERO_AND_LOCK would leave zeros in the
         // buffer when the change is dropped.
-        let buffer = if block < self.store.blocks()? {
-            self.store.pin(block, pg_sys::BUFFER_LOCK_EXCLUSIVE)?
-        } else {
-            self.store.extend(block)?
-        };
+        if block >= self.store.blocks()? {
+            self.store.extend(block)?;
+        }
+        let buffer = self.store.pin(block, pg_sys::BUFFER_LOCK_EXCLUSIVE)?;
         Ok(self.keep(block, buffer, true))
     }
 
@@ -359,14 +426,17 @@ impl Drop for LoggedChange<'_> {
 pub struct NewFork {
     index: pg_sys::Relation,
     fork: ForkNumber::Type,
+    /// Pages there are.
     blocks: Block,
+    /// Pages that the engine has asked for.
+    reserved: Block,
 }
 
 impl NewFork {
     /// # Safety
     /// `index` is open and new: nobody else uses the fork, which is empty, before this is finished.
     pub unsafe fn of(index: pg_sys::Relation, fork: ForkNumber::Type) -> NewFork {
-        NewFork { index, fork, blocks: 0 }
+        NewFork { index, fork, blocks: 0, reserved: 0 }
     }
 
     /// Logs the pages. Those of an unlogged index's initial fork always are: a standby and a crash need them.
@@ -380,8 +450,16 @@ impl NewFork {
     }
 
     /// # Safety
+    /// As for [`NewFork::of`].
+    unsafe fn add(&mut self) -> pg_sys::Buffer {
+        self.blocks += 1;
+        // SAFETY: the caller's promise.
+        unsafe { add_page(self.index, self.fork) }
+    }
+
+    /// # Safety
     /// The buffer is pinned and locked exclusively.
-    unsafe fn write(buffer: pg_sys::Buffer, page: &Page) {
+    unsafe fn fill(buffer: pg_sys::Buffer, page: &Page) {
         // SAFETY: the caller's promise.
         unsafe {
             let target = pg_sys::BufferGetPage(buffer);
@@ -396,20 +474,26 @@ impl NewFork {
 impl PageSink for NewFork {
     type Error = IndexError;
 
-    fn append(&mut self, page: &Page) -> Result<Block, IndexError> {
-        let block = self.blocks;
-        // SAFETY: `index` is open, and the fork is ours.
-        unsafe { NewFork::write(add_page(self.index, self.fork), page) };
-        self.blocks += 1;
-        Ok(block)
+    fn next_block(&mut self) -> Result<Block, IndexError> {
+        self.reserved += 1;
+        Ok(self.reserved - 1)
     }
 
-    fn overwrite(&mut self, block: Block, page: &Page) -> Result<(), IndexError> {
-        // SAFETY: as above; the engine names a page that it appended.
+    /// Pages are written for the first time in their order, or after others that come before them.
+    fn write(&mut self, block: Block, page: &Page) -> Result<(), IndexError> {
+        // SAFETY: `index` is open, and the fork is ours.
         unsafe {
-            let buffer = pg_sys::ReadBufferExtended(self.index, self.fork, block, RBM_NORMAL, null_mut());
-            pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
-            NewFork::write(buffer, page);
+            while self.blocks < block {
+                pg_sys::UnlockReleaseBuffer(self.add());
+            }
+            let buffer = if block == self.blocks {
+                self.add()
+            } else {
+                let buffer = pg_sys::ReadBufferExtended(self.index, self.fork, block, RBM_NORMAL, null_mut());
+                pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);
+                buffer
+            };
+            NewFork::fill(buffer, page);
         }
         Ok(())
     }

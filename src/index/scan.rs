@@ -10,6 +10,7 @@ use ivf::layout::Tid;
 use ivf::metric::Metric;
 use ivf::reorder::Reorder;
 use ivf::scan::{Options, Order, Scan};
+use ivf::store::IndexError;
 use ivf::vector::{self, VectorError};
 use pgrx::{PgMemoryContexts, pg_guard, pg_sys};
 
@@ -20,6 +21,9 @@ use super::{COLUMN, OfIndex, is_on_expression, open, options, to_pointer};
 use crate::error::{Error, IvfError, OrRaise};
 use crate::guc::{self, IterativeScan};
 use crate::vector::Vector;
+
+/// Times that a scan begins anew, on a standby that replays one training after the other.
+const RESTARTS: usize = 3;
 
 /// What a scan keeps between calls; dropped with the scan's memory context.
 #[derive(Default)]
@@ -42,6 +46,7 @@ struct Kept {
 
 struct Started {
     scan: Scan,
+    has_returned: bool,
     /// The distance of every row, if the query alone tells it.
     constant: Option<f64>,
     /// The executor is to check the scan's conditions.
@@ -106,17 +111,34 @@ pub unsafe extern "C-unwind" fn get_tuple(
         let index = (*scan).indexRelation;
         let pages = Pages::of(index);
         let state = state(scan);
-        let started = match &mut state.started {
-            Some(started) => started,
-            none => none.insert(start(scan, &pages, &mut state.kept).or_raise()),
-        };
-        let next = match (&mut started.reorder, &state.kept.row_distance) {
-            (Some((reorder, query)), Some(row_distance)) => reorder.next(&mut started.scan, &pages, |tid| {
-                distance_of_visible(scan, tid, row_distance, query).or_raise()
-            }),
-            _ => started.scan.next(&pages),
+        let mut attempts = 0..RESTARTS;
+        let (started, next) = loop {
+            let started = match &mut state.started {
+                Some(started) => started,
+                none => none.insert(start(scan, &pages, &mut state.kept).or_raise()),
+            };
+            let next = match (&mut started.reorder, &state.kept.row_distance) {
+                (Some((reorder, query)), Some(row_distance)) => {
+                    reorder.next(&mut started.scan, &pages, |tid| {
+                        distance_of_visible(scan, tid, row_distance, query).or_raise()
+                    })
+                }
+                _ => started.scan.next(&pages),
+            };
+            if let Err(IndexError::Replaced(_)) = next
+                && !started.has_returned
+                && attempts.next().is_some()
+            {
+                // Nobody has seen a row of the old lists.
+                (state.started, state.kept.index) = (None, None);
+                continue;
+            }
+            // Taken once more: the borrow of the last round is not the loop's.
+            break (state.started.as_mut(), next);
         };
         let Some(hit) = next.or_raise_for(index) else { return false };
+        let Some(started) = started else { unreachable!("it has been started") };
+        started.has_returned = true;
         (*scan).xs_heaptid = to_pointer(hit.tid);
         (*scan).xs_recheck = started.recheck_conditions;
         // The distance to NULL is NULL.
@@ -331,7 +353,15 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
             _ => None,
         };
         let scan = Scan::new(opened, query.as_deref(), options).matching(filter);
-        Ok(Started { scan, constant, recheck_conditions, recheck: by_bounds && reorder.is_none(), reorder })
+        let has_returned = false;
+        Ok(Started {
+            scan,
+            has_returned,
+            constant,
+            recheck_conditions,
+            recheck: by_bounds && reorder.is_none(),
+            reorder,
+        })
     }
 }
 

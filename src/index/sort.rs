@@ -3,6 +3,7 @@
 use std::ptr::null_mut;
 use std::thread::panicking;
 
+use ivf::train::RowSort;
 use pgrx::{pg_sys, varlena};
 
 /// Who else takes part in a sort.
@@ -69,8 +70,10 @@ impl Sort {
             Sort { state, input, output, bytes: Vec::new() }
         }
     }
+}
 
-    pub fn push(&mut self, list: u32, row: &[u8]) {
+impl RowSort for Sort {
+    fn push(&mut self, list: u32, row: &[u8]) {
         self.bytes.clear();
         self.bytes.extend_from_slice(&[0; pg_sys::VARHDRSZ]);
         self.bytes.extend_from_slice(row);
@@ -88,15 +91,12 @@ impl Sort {
         }
     }
 
-    /// To be called once, after the last row has been pushed.
-    pub fn sort(&mut self) {
+    fn sort(&mut self) {
         // SAFETY: the state lives until it is dropped.
         unsafe { pg_sys::tuplesort_performsort(self.state) }
     }
 
-    /// The next row in the order of lists.
-    #[allow(clippy::should_implement_trait)] // the row is borrowed from here
-    pub fn next(&mut self) -> Option<(u32, &[u8])> {
+    fn next(&mut self) -> Option<(u32, &[u8])> {
         // SAFETY: the slot has the two columns that were pushed, never null, and keeps a row until the next one.
         unsafe {
             if !pg_sys::tuplesort_gettupleslot(self.state, true, false, self.output, null_mut()) {

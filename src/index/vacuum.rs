@@ -3,12 +3,16 @@
 use std::ffi::c_void;
 
 use ivf::index::Index;
+use ivf::store::PageStore;
+use ivf::train::When;
 use ivf::vacuum::{self, Counts};
 use pgrx::pg_sys::ffi::pg_guard_ffi_boundary;
 use pgrx::{pg_guard, pg_sys};
 
+use super::maintain::maintain;
 use super::page::Pages;
 use super::{OfIndex, to_pointer};
+use crate::guc;
 
 /// `ambulkdelete`. The `callback` also serves CREATE INDEX CONCURRENTLY, which asks for every row and deletes none.
 #[pg_guard]
@@ -32,7 +36,7 @@ pub unsafe extern "C-unwind" fn bulk_delete(
     }
 }
 
-/// `amvacuumcleanup`. Counts rows and pages, unless a deletion has just done so.
+/// `amvacuumcleanup`: counts rows and pages, and [keeps the index in shape](super::maintain).
 #[pg_guard]
 pub unsafe extern "C-unwind" fn cleanup(
     info: *mut pg_sys::IndexVacuumInfo,
@@ -40,13 +44,20 @@ pub unsafe extern "C-unwind" fn cleanup(
 ) -> *mut pg_sys::IndexBulkDeleteResult {
     // SAFETY: as above.
     unsafe {
-        if (*info).analyze_only || !statistics.is_null() {
+        if (*info).analyze_only {
             return statistics;
         }
         let index = (*info).index;
         let pages = Pages::in_vacuum(index, (*info).strategy);
         let opened = Index::open(&pages).or_raise_for(index);
-        let counts = vacuum::count(&pages, &opened).or_raise_for(index);
+        let mut counts = vacuum::count(&pages, &opened).or_raise_for(index);
+        let when = if guc::auto_train() { When::Due } else { When::Never };
+        let before = counts.free_pages;
+        maintain(index, &pages, &counts.shape, when);
+        let meta = Index::open(&pages).or_raise_for(index).meta;
+        counts.pages = pages.blocks().or_raise_for(index);
+        counts.free_pages = meta.free_pages;
+        counts.freed_pages = meta.free_pages.saturating_sub(before);
         record(statistics, counts)
     }
 }
@@ -65,7 +76,7 @@ unsafe fn record(
         let result = &mut *statistics;
         result.num_pages = counts.pages;
         result.estimated_count = false;
-        result.num_index_tuples = counts.rows as f64;
+        result.num_index_tuples = counts.shape.rows as f64;
         result.tuples_removed += counts.removed as f64;
         result.pages_newly_deleted += counts.freed_pages;
         result.pages_deleted = counts.free_pages;

@@ -41,6 +41,7 @@ fn everything_at_once() {
     let vectors = Arc::new(ivf_load::source(0).vectors(anchors));
     let mut load = Load::start(&cluster, 3, 1);
     load.repeat(&cluster, |client| client.batch_execute("VACUUM t"));
+    load.repeat(&cluster, ivf_load::train);
     load.repeat(&cluster, |client| {
         std::thread::sleep(Duration::from_millis(200));
         match client.batch_execute("REINDEX INDEX CONCURRENTLY i") {
@@ -105,6 +106,7 @@ fn create_index_concurrently_under_load() {
     ivf_load::make_table(&mut client, anchors, L2, 10);
     let mut load = Load::start(&cluster, 3, 1);
     load.repeat(&cluster, |client| client.batch_execute("VACUUM t"));
+    load.repeat(&cluster, ivf_load::train);
     for round in 0..4 {
         std::thread::sleep(Duration::from_millis(300));
         let sql =

@@ -153,6 +153,7 @@ fn killed_while_inserting_and_vacuuming() {
         let restarts = restarts(&cluster);
         let mut load = Load::start(&cluster, 3, round);
         load.repeat(&cluster, |client| client.batch_execute("VACUUM t"));
+        load.repeat(&cluster, ivf_load::train);
         std::thread::sleep(Duration::from_millis(600 + random.below(900) as u64));
         let vacuuming = "SELECT pid FROM pg_stat_activity WHERE query = 'VACUUM t' AND state = 'active'";
         let writing = "SELECT pid FROM pg_stat_activity WHERE query LIKE 'INSERT%' LIMIT 1";
@@ -201,9 +202,10 @@ fn statements_ended_at_random_points() {
     load.repeat(&cluster, move |client| {
         let milliseconds = 1 + random.below(12);
         first += 100;
-        let sql = match random.below(4) {
+        let sql = match random.below(5) {
             0 => "VACUUM t".to_string(),
             1 => "REINDEX INDEX i".to_string(),
+            3 => "SELECT ivf_maintain('i', true)".to_string(),
             2 => {
                 let query = text(&random.vector(DIMS));
                 format!("SELECT count(*) FROM (SELECT FROM t ORDER BY v <-> '{query}' LIMIT 1000) s")

@@ -110,6 +110,19 @@ pub fn is_lost(error: &postgres::Error) -> bool {
     error.is_closed() || error.code().is_none_or(|code| shutdowns.contains(code))
 }
 
+/// Trains the index again, again and again.
+pub fn train(client: &mut Client) -> Result<(), postgres::Error> {
+    match client.batch_execute("SELECT ivf_maintain('i', true)") {
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            Ok(())
+        }
+        // REINDEX CONCURRENTLY has put another index in its place.
+        Err(error) if error.to_string().contains("could not open relation") => Ok(()),
+        other => other,
+    }
+}
+
 /// A statement was ended from outside.
 fn is_cancelled(error: &postgres::Error) -> bool {
     let ends =

@@ -351,7 +351,7 @@ fn half_a_change_is_none() {
     make_table(&mut client, "t", &source.vectors(30));
     make_index(&mut client, "i", "t", L2, "lists = 1");
     // Where the metapage names the first free page, after Postgres's header: not yet, then the page of the mean.
-    let (offset, none, mean) = (24 + 44, [0, 0, 0, 0], 1u32.to_ne_bytes());
+    let (offset, none, mean) = (24 + 60, [0, 0, 0, 0], 1u32.to_ne_bytes());
     let mut set_first_free = |client: Client, bytes: &[u8]| {
         let mut client = client;
         client.batch_execute("CHECKPOINT").unwrap();

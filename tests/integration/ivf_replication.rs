@@ -94,6 +94,7 @@ fn a_standby_under_load() {
     // The base backup is taken while the table changes.
     let mut load = Load::start(&primary, 2, 1);
     load.repeat(&primary, |client| client.batch_execute("VACUUM t"));
+    load.repeat(&primary, ivf_load::train);
     let standby = primary.standby(&["hot_standby_feedback = on", "max_standby_streaming_delay = -1"]);
     let mut there = standby.connect();
     // Readers of the standby see each row of a snapshot once, the lasting ones among them.

@@ -27,6 +27,7 @@ mod ivf_queries;
 mod ivf_recall;
 mod ivf_replication;
 mod ivf_threshold;
+mod ivf_training;
 mod limits;
 mod network;
 mod plans;

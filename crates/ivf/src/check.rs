@@ -3,19 +3,28 @@
 use crate::geometry::Geometry;
 use crate::index::{Index, read_meta};
 use crate::kernel;
-use crate::layout::{Codes, DIRECTORY, META_BLOCK, NO_BLOCK, PageKind, Tid};
+use crate::layout::{Codes, DIRECTORY, FRESH, META_BLOCK, Meta, NO_BLOCK, PageKind, Segment, Tid};
 use crate::quantize::decode;
 use crate::store::{Block, PageStore};
 
 /// Reads every page and returns what is wrong, at most `limit` problems. Rows may be inserted meanwhile, but no vacuum
-/// may run.
+/// or training may run.
 ///
-/// Every page is used once; every list's chain, counters and hint are in order; every TID is in one lane only; every
+/// Every page is used once, or is garbage of which the metapage knows; every list's chain, counters and hint are in order; every TID is in one lane only; every
 /// row's factors agree with its code. `memory`: bytes for the TIDs, which are compared in several rounds if they do
 /// not fit.
 pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec<String>, S::Error> {
     let index = Index::open(store)?;
-    let mut check = Check { store, limit, problems: Vec::new(), used: Vec::new(), free: Vec::new(), rows: 0 };
+    let mut check = Check {
+        store,
+        limit,
+        problems: Vec::new(),
+        used: Vec::new(),
+        free: Vec::new(),
+        rows: 0,
+        generation: index.meta.generation,
+        training: index.meta.training,
+    };
     // First: without a vacuum pages leave this list only, and are then found in use.
     check.free_list()?;
     check.mark(META_BLOCK, "the metapage")?;
@@ -31,7 +40,9 @@ pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec
     for &first in &firsts {
         check.list(&index.geometry, first)?;
     }
-    check.unused_pages(index.meta.pages)?;
+    check.chain(&index.geometry, index.meta.fresh, FRESH, &mut |_| ())?;
+    firsts.push(index.meta.fresh);
+    check.unused_pages(&index.meta)?;
 
     if check.problems.is_empty() {
         let rounds = (check.rows * size_of::<Tid>() as u64).div_ceil(memory.max(1) as u64).max(1);
@@ -54,6 +65,9 @@ struct Check<'a, S> {
     /// Pages on the free list.
     free: Vec<bool>,
     rows: u64,
+    /// What the metapage says.
+    generation: u32,
+    training: u32,
 }
 
 impl<S: PageStore> Check<'_, S> {
@@ -118,6 +132,12 @@ impl<S: PageStore> Check<'_, S> {
             };
             if block == first {
                 insert_at = codes.segment().insert_at;
+            }
+            let &Segment { generation, sealed, .. } = codes.segment();
+            if generation != self.generation || sealed > self.training {
+                self.problem(|| {
+                    format!("block {block} is of generation {generation}, and sealed by training {sealed}")
+                });
             }
             self.rows += codes.count() as u64;
             codes.live_lanes().for_each(|lane| each(codes.tid(lane)));
@@ -230,17 +250,18 @@ impl<S: PageStore> Check<'_, S> {
         Ok((count != pages).then(|| format!("the free list has {count} pages, not {pages}")))
     }
 
-    /// Pages in use, of which there were `pages` at the start, are reached from the metapage; those beyond were added
-    /// just before a crash.
-    fn unused_pages(&mut self, pages: Block) -> Result<(), S::Error> {
+    /// Pages in use, of which there were those of `meta` at the start, are reached from the metapage, or garbage; those beyond
+    /// were added just before a crash.
+    fn unused_pages(&mut self, meta: &Meta) -> Result<(), S::Error> {
         let (now, blocks) = (read_meta(self.store)?.0.pages, self.store.blocks()?);
-        if now > blocks {
+        let (pages, is_clean) = (meta.pages, meta.garbage == 0);
+        if now > blocks && is_clean {
             self.problem(|| format!("{now} pages are in use, of {blocks}"));
         }
         let set = |pages: &[bool], block: Block| pages.get(block as usize).copied().unwrap_or(false);
         for block in 0..blocks {
             let used = set(&self.used, block);
-            if !used && !set(&self.free, block) && block < pages {
+            if is_clean && !used && !set(&self.free, block) && block < pages {
                 self.problem(|| format!("block {block} is not reached from anywhere"));
             }
             if used && block >= now {

@@ -169,7 +169,7 @@ impl<'a, S: PageStore> Collector<'a, S> {
             }
             self.list_start = Some((self.collected.candidates.len(), self.collected.shortlist.segments()));
             self.counted = (self.rows, self.matching);
-            walk(self.store, &self.index.geometry, list.first, self)?;
+            walk(self.store, self.index.lists(), list.first, self)?;
             if self.spoiled {
                 self.cut = self.floor;
                 return Ok(None);

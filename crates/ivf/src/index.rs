@@ -8,7 +8,14 @@ use crate::geometry::Geometry;
 use crate::layout::{DIRECTORY_BITS, FORMAT_VERSION, MAX_DIMENSIONS, META_BLOCK, Meta, PageKind};
 use crate::metric::Metric;
 use crate::quantize::Space;
-use crate::store::{IndexError, PageStore};
+use crate::store::{Block, IndexError, PageStore};
+
+/// The chains of segments of one kind, lists or directory.
+#[derive(Clone, Copy)]
+pub(crate) struct Part<'a> {
+    pub index: &'a Index,
+    pub geometry: &'a Geometry,
+}
 
 pub struct Index {
     pub meta: Meta,
@@ -20,7 +27,8 @@ pub struct Index {
 }
 
 impl Index {
-    /// Reads metapage and mean. What is kept stays true until the index is rebuilt, but for the counters in `meta`.
+    /// Reads metapage and mean. What is kept stays true until the index is trained again, but for the counters in `meta`;
+    /// and so long may it be used for reading as what reads it keeps [`PageStore::has_passed`] from saying so.
     ///
     /// An index without rows may not [know its dimensions](Index::knows_dimensions): nothing but
     /// [`insert::settle`](crate::insert::settle) may change it then, and this is to be opened again.
@@ -37,19 +45,39 @@ impl Index {
         let mean = page.mean(dimensions(&meta));
         let same = |known: &Rc<Index>| {
             let fixed = |meta: &Meta| {
-                (meta.dims, meta.bits, meta.columns, meta.seed, meta.mean, meta.directory, meta.lists)
+                let lists = (meta.mean, meta.directory, meta.lists, meta.fresh, meta.generation);
+                (meta.dims, meta.bits, meta.columns, meta.seed, lists, meta.training, meta.is_training)
             };
             fixed(&known.meta) == fixed(&meta) && known.space.metric() == metric && known.space.mean() == mean
         };
         Ok(known.filter(same).unwrap_or_else(|| Rc::new(Index::of(meta, metric, mean))))
     }
 
-    fn of(meta: Meta, metric: Metric, mean: &[f32]) -> Index {
+    pub(crate) fn of(meta: Meta, metric: Metric, mean: &[f32]) -> Index {
         Index {
             meta,
             geometry: Geometry::new(mean.len(), meta.bits as usize, meta.columns),
             directory: Geometry::new(mean.len(), DIRECTORY_BITS, Columns::default()),
             space: Space::new(metric, meta.seed, mean.to_vec()),
+        }
+    }
+
+    /// How to read the lists.
+    pub(crate) fn lists(&self) -> Part<'_> {
+        Part { index: self, geometry: &self.geometry }
+    }
+
+    /// How to read the directory.
+    pub(crate) fn directory(&self) -> Part<'_> {
+        Part { index: self, geometry: &self.directory }
+    }
+
+    /// The error for a page that is not what the index says, as it was when this was opened: that it has been trained
+    /// again, or else that it is damaged.
+    pub(crate) fn astray<S: PageStore>(&self, store: &S, block: Block, problem: String) -> S::Error {
+        match read_meta(store) {
+            Ok((meta, _)) if meta.generation != self.meta.generation => IndexError::Replaced(block).into(),
+            _ => IndexError::corrupt(block, problem).into(),
         }
     }
 

@@ -2,7 +2,8 @@
 
 use crate::index::{Index, automatic_probes};
 use crate::metric::Metric;
-use crate::segments::{count_rows, first_segments};
+use crate::segments::{all_first_segments, count_rows};
+use crate::shape::{Shape, imbalance};
 use crate::store::PageStore;
 
 #[derive(Debug, Clone)]
@@ -15,27 +16,32 @@ pub struct Info {
     /// Rows of the longest list.
     pub longest_list: u64,
     pub empty_lists: u64,
-    /// How many more rows a scan for a stored row reads than with lists of equal length: `lists * sum(n²) / (sum n)²`.
+    /// Rows of the fresh list.
+    pub fresh_rows: u64,
+    /// [`imbalance`]
     pub imbalance: f64,
     pub pages: u32,
     pub free_pages: u32,
     pub trained_rows: u64,
+    /// Vacuum would train it again.
+    pub due: bool,
     /// Microseconds since 1970.
     pub trained_at: i64,
     /// Lists that a scan reads with `ivf.probes = 0`.
     pub automatic_probes: u32,
 }
 
-/// Reads every code page.
-pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
+/// Reads every code page. `wanted_lists`: what the user has asked for.
+pub fn info<S: PageStore>(store: &S, wanted_lists: Option<usize>) -> Result<Info, S::Error> {
     let index = Index::open(store)?;
-    // Rows of each.
+    // Rows of each; the fresh list is the last.
     let mut lists: Vec<u64> = Vec::new();
-    for first in first_segments(store, &index)? {
+    for first in all_first_segments(store, &index)? {
         lists.push(count_rows(store, &index, first)?);
     }
-    let rows: u64 = lists.iter().sum();
-    let squares: f64 = lists.iter().map(|&rows| (rows as f64).powi(2)).sum();
+    let fresh = lists.pop().unwrap_or(0);
+    let rows = lists.iter().sum::<u64>() + fresh;
+    let imbalance = imbalance(&lists);
     let meta = index.meta;
     Ok(Info {
         dims: meta.dims,
@@ -45,7 +51,9 @@ pub fn info<S: PageStore>(store: &S) -> Result<Info, S::Error> {
         rows,
         longest_list: lists.iter().copied().max().unwrap_or(0),
         empty_lists: lists.iter().filter(|&&rows| rows == 0).count() as u64,
-        imbalance: if rows == 0 { 1.0 } else { lists.len() as f64 * squares / (rows as f64).powi(2) },
+        fresh_rows: fresh,
+        imbalance,
+        due: Shape { rows, fresh, imbalance }.is_due(&meta, wanted_lists).is_some(),
         pages: store.blocks()?,
         free_pages: meta.free_pages,
         trained_rows: meta.trained_rows,

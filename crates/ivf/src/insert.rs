@@ -1,57 +1,103 @@
 //! Inserting one row.
 
+use std::rc::Rc;
+
 use bytemuck::Zeroable;
 
 use crate::columns::{Columns, Value, check_count, write_values};
 use crate::geometry::Geometry;
 use crate::index::{Index, read_meta};
-use crate::layout::{Codes, CodesMut, DIRECTORY_BITS, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
-use crate::quantize::{Factors, encode};
+use crate::layout::{Codes, CodesMut, DIRECTORY_BITS, FRESH, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
+use crate::quantize::{Factors, Query, encode};
 use crate::segments::{self, Directory};
 use crate::store::{Block, Change, IndexError, PageStore};
 
 /// Adds a row; false if it is not indexed (zero under cosine). The vector has the index's dimensions, which it
 /// [knows](Index::knows_dimensions).
 ///
-/// `values`: one for each column.
+/// `values`: one for each column. `index` is opened again if it has been trained meanwhile.
 pub fn insert<S: PageStore>(
     store: &S,
-    index: &Index,
+    index: &mut Rc<Index>,
     tid: Tid,
     vector: &[f32],
     values: &[Value],
 ) -> Result<bool, S::Error> {
-    let geometry = &index.geometry;
-    check_count(geometry.columns, values)?;
-    let mut z = Vec::new();
-    if !index.space.centre(vector, &mut z) {
-        return Ok(false);
-    }
-    let mut signs = vec![0; geometry.sign_bytes()];
-    let mut refinement = vec![0; geometry.refinement_bytes()];
-    let factors = encode(&z, geometry.bits, &mut signs, &mut refinement);
+    check_count(index.geometry.columns, values)?;
     let mut stored = Vec::new();
     write_values(values, &mut stored);
-    let row = Row { tid, factors, values: &stored, signs: &signs, refinement: &refinement };
-
-    let query = index.space.query_for_row(vector, &z);
-    let mut directory = Directory::read(store, index, &query)?;
-    let nearest = directory.nearest(store, index, &query, 1, &mut Vec::new())?;
-    let first = nearest.first().map_or(NO_BLOCK, |list| list.first);
-    // From where the list is said to have room, then, if vacuum got in between, from its start.
-    if insert_into(store, index, first, None, &row)? {
-        return Ok(true);
-    }
+    let mut z = Vec::new();
     for _ in 0..ATTEMPTS {
-        if insert_into(store, index, first, Some(first), &row)? {
+        if !index.space.centre(vector, &mut z) {
+            return Ok(false);
+        }
+        let mut signs = vec![0; index.geometry.sign_bytes()];
+        let mut refinement = vec![0; index.geometry.refinement_bytes()];
+        let factors = encode(&z, index.geometry.bits, &mut signs, &mut refinement);
+        let row = Row { tid, factors, values: &stored, signs: &signs, refinement: &refinement };
+        let placed = place(store, index, &index.space.query_for_row(vector, &z), &row);
+        if let Ok(Outcome::Done) = placed {
             return Ok(true);
+        }
+        // While a training runs, it has read the list already; or it has ended.
+        let now = Index::reopen(store, Some(index.clone()))?;
+        if !Rc::ptr_eq(&now, index) {
+            *index = now;
+            continue;
+        }
+        // Whatever went wrong is no consequence of a training.
+        placed?;
+        if place_fresh(store, index, &row)? {
+            return Ok(true);
+        }
+        *index = Index::reopen(store, Some(index.clone()))?;
+    }
+    Err(IndexError::corrupt(index.meta.fresh, "starts a list that leads nowhere").into())
+}
+
+/// What became of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    /// A segment was unlinked, and the way to the next one is lost.
+    Lost,
+    /// A training has read the list.
+    Sealed,
+}
+
+/// Puts a row into the list that is nearest to it.
+fn place<S: PageStore>(store: &S, index: &Index, query: &Query, row: &Row) -> Result<Outcome, S::Error> {
+    let mut directory = Directory::read(store, index, query)?;
+    let nearest = directory.nearest(store, index, query, 1, &mut Vec::new())?;
+    place_in(store, index, nearest.first().map_or(NO_BLOCK, |list| list.first), row)
+}
+
+/// Puts a row into the list that starts at `first`.
+pub(crate) fn place_in<S: PageStore>(
+    store: &S,
+    index: &Index,
+    first: Block,
+    row: &Row,
+) -> Result<Outcome, S::Error> {
+    // From where the list is said to have room, then, if vacuum got in between, from its start.
+    let mut start = None;
+    for _ in 0..ATTEMPTS {
+        match insert_into(store, index, first, start, row)? {
+            Outcome::Lost => start = Some(first),
+            outcome => return Ok(outcome),
         }
     }
     Err(IndexError::corrupt(first, "starts a list that leads nowhere").into())
 }
 
-/// Each failed attempt is one segment unlinked by the one vacuum there can be, just between two reads of ours.
+/// Each failed attempt is one segment unlinked by the one vacuum there can be, or one training begun or ended, just between
+/// two reads of ours.
 const ATTEMPTS: usize = 100;
+
+/// Puts a row into the fresh list; false if that has ended with its generation.
+fn place_fresh<S: PageStore>(store: &S, index: &Index, row: &Row) -> Result<bool, S::Error> {
+    Ok(insert_into(store, index, index.meta.fresh, None, row)? == Outcome::Done)
+}
 
 /// Tells an index without rows what dimensions its vectors have,
 /// 1..=[`MAX_DIMENSIONS`](crate::layout::MAX_DIMENSIONS), unless it has learnt it by now. It gets its first list,
@@ -79,48 +125,60 @@ pub fn settle<S: PageStore>(store: &S, dims: usize) -> Result<(), S::Error> {
     new_meta.lists = 1;
     new_meta.pages += 2;
     let at = change.lock_new(first)?;
-    let page = change.page_mut(at)?;
-    page.initialize(PageKind::Codes, NO_BLOCK);
-    page.segment_mut().insert_at = first;
+    change.page_mut(at)?.initialize_list(0, meta.generation, first);
     let at = change.lock_new(refinement)?;
     change.page_mut(at)?.initialize(PageKind::Refinements, meta.directory);
     change.commit()
 }
 
-/// Puts a row into the list that starts at `first`, at its segment `start` or after it; false if a segment was
-/// unlinked on the way.
+/// Puts a row into the list that starts at `first`, at its segment `start` or after it.
 fn insert_into<S: PageStore>(
     store: &S,
     index: &Index,
     first: Block,
     start: Option<Block>,
     row: &Row,
-) -> Result<bool, S::Error> {
+) -> Result<Outcome, S::Error> {
+    let generation = index.meta.generation;
     let (list, insert_at) = {
         let page = store.read(first)?;
-        let segment = Codes::of(&page, &index.geometry, first)?.segment();
-        (segment.list, segment.insert_at)
+        let codes = Codes::of(&page, &index.geometry, first)?;
+        if codes.segment().generation != generation {
+            return Ok(Outcome::Sealed);
+        }
+        (codes.segment().list, codes.segment().insert_at)
     };
     let mut block = start.unwrap_or(insert_at);
     for _ in 0..=store.blocks()? {
         store.check_interrupts()?;
         let mut change = store.change();
         let at = change.lock(block)?;
-        if !change.page(at).is(PageKind::Codes) || change.page(at).segment().list != list {
+        let page = change.page(at);
+        if !page.is_segment_of(list, generation) {
             // Vacuum has unlinked the segment since we read of it.
-            return Ok(false);
+            return Ok(Outcome::Lost);
         }
-        let codes = Codes::of(change.page(at), &index.geometry, block)?;
+        let codes = Codes::of(page, &index.geometry, block)?;
+        if index.meta.is_sealed(codes.segment()) {
+            match codes.next() {
+                // Of the fresh list a training reads one segment after the other, and the last one at its end.
+                next if list == FRESH && next != NO_BLOCK => {
+                    block = next;
+                    continue;
+                }
+                _ => return Ok(Outcome::Sealed),
+            }
+        }
         if let Some(lane) = codes.free_lane() {
             write_row(change, index, (at, block), lane, row)?;
             if block != insert_at {
                 // Unless vacuum has found room elsewhere meanwhile.
                 segments::set_room(store, first, Some(insert_at), block)?;
             }
-            return Ok(true);
+            return Ok(Outcome::Done);
         }
         block = match codes.next() {
-            NO_BLOCK => append_segment(change, at, list)?,
+            NO_BLOCK => append_segment(change, at, None)?,
             next => next,
         };
     }
@@ -154,13 +212,19 @@ fn write_row<C: Change>(
     change.commit()
 }
 
-/// Adds an empty segment after the list's last one, which is `at` in `change`, and commits; returns its block.
-fn append_segment<C: Change>(mut change: C, at: usize, list: u32) -> Result<Block, C::Error> {
-    change.page_mut(at)?;
+/// Adds an empty segment after the list's last one, which is `at` in `change`, and commits; returns its block. `seal`: by the
+/// number of the training, of the last one so far.
+pub(crate) fn append_segment<C: Change>(
+    mut change: C,
+    at: usize,
+    seal: Option<u32>,
+) -> Result<Block, C::Error> {
+    if let Some(training) = seal {
+        change.page_mut(at)?.segment_mut().sealed = training;
+    }
+    let last = *change.page_mut(at)?.segment();
     let (new, page) = allocate(&mut change)?;
-    let page = change.page_mut(page)?;
-    page.initialize(PageKind::Codes, NO_BLOCK);
-    page.segment_mut().list = list;
+    change.page_mut(page)?.initialize_list(last.list, last.generation, NO_BLOCK);
     change.page_mut(at)?.set_link(new);
     change.commit()?;
     Ok(new)

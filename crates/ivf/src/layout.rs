@@ -2,11 +2,12 @@
 //!
 //! Integers and floats are in the machine's byte order, as in every Postgres relation. README.md draws the pages.
 
-use crate::columns::{Columns, Value, Width, read_values};
+use crate::columns::{Columns, Value, Width, read_values, write_values};
 use crate::geometry::Geometry;
 use crate::metric::Metric;
 use crate::quantize::Factors;
 use crate::store::{Block, IndexError};
+use crate::writer::Written;
 use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut, from_bytes, from_bytes_mut};
 use std::ops::Range;
 
@@ -27,6 +28,9 @@ pub const DIRECTORY_BITS: usize = 8;
 /// The `list` of the directory's own segments.
 pub const DIRECTORY: u32 = u32::MAX;
 
+/// The `list` of the fresh list's segments: rows that came while a training was reading the others. Every scan reads it.
+pub const FRESH: u32 = u32::MAX - 1;
+
 /// Stands for "no page": block 0 holds the metapage, which nothing points to.
 pub const NO_BLOCK: Block = 0;
 
@@ -35,7 +39,7 @@ pub const META_BLOCK: Block = 0;
 const MAGIC: u16 = 0x7645;
 
 /// Raised when the meaning of a page changes; another version is refused with the hint to REINDEX.
-pub const FORMAT_VERSION: u32 = 2;
+pub const FORMAT_VERSION: u32 = 3;
 
 /// The content of a page.
 #[derive(Clone)]
@@ -61,6 +65,11 @@ impl Page {
         self.read(0)
     }
 
+    /// Whether it was ever written.
+    pub fn is_ours(&self) -> bool {
+        self.start().magic == MAGIC
+    }
+
     #[inline]
     pub fn is(&self, kind: PageKind) -> bool {
         let start = self.start();
@@ -80,6 +89,18 @@ impl Page {
     /// Makes this an empty page of a kind.
     pub fn initialize(&mut self, kind: PageKind, link: Block) {
         self.0.fill(0);
+        self.set_kind(kind, link);
+    }
+
+    /// Makes this the first page of an empty list.
+    pub fn initialize_list(&mut self, list: u32, generation: u32, block: Block) {
+        self.initialize(PageKind::Codes, NO_BLOCK);
+        let segment = self.segment_mut();
+        (segment.list, segment.generation, segment.insert_at) = (list, generation, block);
+    }
+
+    /// Makes this a page of a kind, and leaves what is on it: a page on the free list is written whole when it is used.
+    pub fn set_kind(&mut self, kind: PageKind, link: Block) {
         *self.start_mut() = Start { magic: MAGIC, kind: kind as u16, link };
     }
 
@@ -136,6 +157,12 @@ impl Page {
     pub fn segment_mut(&mut self) -> &mut Segment {
         self.write(0)
     }
+
+    /// Whether this is a code page of a list of a generation.
+    #[inline]
+    pub fn is_segment_of(&self, list: u32, generation: u32) -> bool {
+        self.is(PageKind::Codes) && (self.segment().list, self.segment().generation) == (list, generation)
+    }
 }
 
 fn mean_range(dims: usize) -> Range<usize> {
@@ -166,7 +193,7 @@ pub struct Start {
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 #[repr(C)]
 pub struct Meta {
-    start: Start,
+    pub(crate) start: Start,
     pub version: u32,
     /// 0: of an index without rows on values whose type does not say; the first row will.
     pub dims: u32,
@@ -180,13 +207,24 @@ pub struct Meta {
     pub directory: Block,
     /// None as long as the dimensions are not known.
     pub lists: u32,
+    /// First segment of the fresh list.
+    pub fresh: Block,
+    /// Number of the training that made the lists in force; 0 for the build. Every segment of theirs carries it.
+    pub generation: u32,
+    /// Number of the last training that was begun. No seal with a lower number counts any more.
+    pub training: u32,
+    /// 1 while that training runs, and after it has died.
+    pub is_training: u32,
     /// First page of the free list.
     pub free: Block,
     pub free_pages: u32,
-    /// Pages in use or on the free list; what lies beyond was added to the relation just before a crash.
+    /// Pages that were ever in use; what lies beyond was added to the relation just before a crash.
     pub pages: Block,
-    pub calibration_points: u32,
+    pub(crate) reserved: u32,
     pub columns: Columns,
+    /// 0: every page is in use or on the free list. Otherwise some are neither, as lists were replaced or a training
+    /// died; they are free as soon as the store says that [this has passed](crate::store::PageStore::has_passed).
+    pub garbage: u64,
     /// Rows, as of the build or the last vacuum.
     pub rows: u64,
     /// Rows at the time of the training.
@@ -194,17 +232,13 @@ pub struct Meta {
     /// Rows inserted and deleted since the training, as of the last vacuum.
     pub inserted: u64,
     pub deleted: u64,
+    /// Rows that the next training may read without costing more than the changes since the build are worth; see
+    /// [`crate::shape`].
+    pub credit: u64,
     /// When the centroids were trained, microseconds since 1970.
     pub trained_at: i64,
-    /// Recall against probes, for a later version; `calibration_points` of them count.
-    pub calibration: [CalibrationPoint; 32],
-}
-
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-#[repr(C)]
-pub struct CalibrationPoint {
-    pub probes: u32,
-    pub recall: f32,
+    /// [`crate::shape::imbalance`] at that time.
+    pub trained_imbalance: f64,
 }
 
 /// The header of a code page, which is the first page of a segment.
@@ -218,12 +252,15 @@ pub struct Segment {
     pub insert_at: Block,
     /// In a list's first segment: how many segments were unlinked from the list so far, modulo 2^32.
     pub unlinked: u32,
-    reserved: u32,
+    /// That of the lists, see [`Meta::generation`].
+    pub generation: u32,
+    /// Number of the last training that has read the segment, or is about to; 0 for none. See [`Meta::is_sealed`].
+    pub sealed: u32,
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
-const _: () = assert!(size_of::<Meta>() == 104 + 32 * 8);
-const _: () = assert!(size_of::<Segment>() == 24);
+const _: () = assert!(size_of::<Meta>() == 144);
+const _: () = assert!(size_of::<Segment>() == 28);
 const _: () = assert!(size_of::<Factors>() == 20);
 const _: () = assert!(size_of::<Tid>() == 6);
 const _: () = assert!(size_of::<Start>() + MAX_DIMENSIONS * size_of::<f32>() <= PAGE_BYTES);
@@ -377,6 +414,11 @@ impl<'a> Codes<'a> {
         })
     }
 
+    /// Likewise, as [`write_values`] has them.
+    pub fn write_values(self, lane: usize, bytes: &mut Vec<u8>) {
+        write_values(&self.values(lane).collect::<Vec<_>>(), bytes);
+    }
+
     /// One element a lane each: [`Factors`] transposed, in the order of its fields.
     #[inline]
     pub fn factor_columns(self) -> [&'a [f32]; 5] {
@@ -464,6 +506,21 @@ impl<'a> CodesMut<'a> {
 }
 
 impl Meta {
+    /// Whether a segment's rows have been read by a training that counts, so that no row may be added to it.
+    ///
+    /// The metapage can have changed since this copy of it was read: then it says yes rather too often, never too rarely.
+    pub fn is_sealed(&self, segment: &Segment) -> bool {
+        segment.sealed != 0 && segment.sealed >= self.training
+    }
+
+    /// Leads to a generation. `now`: microseconds since 1970.
+    pub(crate) fn enter(&mut self, written: &Written, now: i64) {
+        let &Written { mean, directory, fresh, lists, rows, imbalance, .. } = written;
+        (self.mean, self.directory, self.fresh, self.lists) = (mean, directory, fresh, lists);
+        (self.rows, self.trained_rows, self.inserted, self.deleted) = (rows, rows, 0, 0);
+        (self.trained_at, self.trained_imbalance) = (now, imbalance);
+    }
+
     /// A metapage's first content; the page has been initialised.
     pub fn set_up(&mut self, metric: Metric, bits: usize, columns: Columns, seed: u64) {
         self.version = FORMAT_VERSION;
@@ -477,7 +534,6 @@ impl Meta {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::columns::write_values;
 
     #[test]
     fn a_lane_holds_what_was_put_into_it() {

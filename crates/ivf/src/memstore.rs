@@ -23,7 +23,16 @@ pub struct MemStore {
     locks: RefCell<Vec<i32>>,
     operations_left: Cell<Option<usize>>,
     pages_read: Cell<usize>,
+    /// Changes committed so far: the time.
+    changes: Cell<u64>,
+    /// Since when somebody has been reading.
+    oldest: Cell<Option<u64>>,
+    is_replayed: Cell<bool>,
+    others: RefCell<Option<Others>>,
 }
+
+/// What others do while somebody has no page locked.
+type Others = Box<dyn FnMut(&MemStore)>;
 
 impl MemStore {
     /// The `n`th operation from here on that can fail does, and all after it; `None` stops that.
@@ -34,6 +43,21 @@ impl MemStore {
     /// Pages read so far.
     pub fn pages_read(&self) -> usize {
         self.pages_read.get()
+    }
+
+    /// Has `others` run whenever interrupts are checked, until it is given `None`; but not while it runs itself.
+    pub fn meanwhile(&self, others: Option<Others>) {
+        *self.others.borrow_mut() = others;
+    }
+
+    /// From now on, or no longer, somebody is reading.
+    pub fn hold(&self, reading: bool) {
+        self.oldest.set(reading.then(|| self.now()));
+    }
+
+    /// Behaves as on a standby.
+    pub fn set_replayed(&self, is_replayed: bool) {
+        self.is_replayed.set(is_replayed);
     }
 
     /// Overwrites bytes of a page, as a broken disk would.
@@ -129,9 +153,7 @@ impl Change for MemChange<'_> {
     fn lock_new(&mut self, block: Block) -> Result<usize> {
         self.store.operation()?;
         self.refuse_twice(block)?;
-        let end = self.store.blocks()?;
-        assert!(block <= end, "block {block} is beyond the end, {end}");
-        if block == end {
+        while block >= self.store.blocks()? {
             self.store.add_unused_page();
         }
         Ok(self.add(block, Page::zeroed()))
@@ -150,6 +172,7 @@ impl Change for MemChange<'_> {
 
     fn commit(self) -> Result<()> {
         self.store.operation()?;
+        self.store.changes.set(self.store.changes.get() + 1);
         for (block, page, changed) in &self.pages {
             if *changed {
                 self.store.pages.borrow_mut()[*block as usize] = page.clone();
@@ -190,8 +213,34 @@ impl PageStore for MemStore {
         Ok(self.pages.borrow().len() as Block)
     }
 
+    fn now(&self) -> u64 {
+        self.changes.get() + 2
+    }
+
+    fn has_passed(&self, time: u64) -> bool {
+        self.oldest.get().is_none_or(|oldest| time < oldest) && time < self.now()
+    }
+
+    fn is_replayed(&self) -> bool {
+        self.is_replayed.get()
+    }
+
+    fn truncate(&self, blocks: Block, agree: impl FnOnce() -> Result<bool>) -> Result<bool> {
+        let agreed = self.oldest.get().is_none() && agree()?;
+        if agreed {
+            self.pages.borrow_mut().truncate(blocks as usize);
+            self.locks.borrow_mut().truncate(blocks as usize);
+        }
+        Ok(agreed)
+    }
+
     fn check_interrupts(&self) -> Result<()> {
         assert!(self.locks.borrow().iter().all(|&lock| lock == 0), "interrupts are checked under a lock");
+        let others = self.others.borrow_mut().take();
+        if let Some(mut others) = others {
+            others(self);
+            self.others.borrow_mut().get_or_insert(others);
+        }
         self.operation()
     }
 }
@@ -199,15 +248,13 @@ impl PageStore for MemStore {
 impl PageSink for MemStore {
     type Error = MemError;
 
-    fn append(&mut self, page: &Page) -> Result<Block> {
+    fn next_block(&mut self) -> Result<Block> {
         self.operation()?;
         self.add_unused_page();
-        let block = self.blocks()? - 1;
-        self.pages.borrow_mut()[block as usize] = page.clone();
-        Ok(block)
+        Ok(self.blocks()? - 1)
     }
 
-    fn overwrite(&mut self, block: Block, page: &Page) -> Result<()> {
+    fn write(&mut self, block: Block, page: &Page) -> Result<()> {
         self.operation()?;
         self.pages.borrow_mut()[block as usize] = page.clone();
         Ok(())

@@ -148,6 +148,11 @@ impl Space {
         true
     }
 
+    /// R(-mean), which is where zero is.
+    pub fn origin(&self, z: &mut Vec<f32>) {
+        self.rotated(&vec![0.0; self.mean.len()], z);
+    }
+
     /// R(x - mean)
     fn rotated(&self, x: &[f32], z: &mut Vec<f32>) {
         z.clear();

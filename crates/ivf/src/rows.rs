@@ -3,7 +3,7 @@
 use crate::columns::Value;
 use crate::index::Index;
 use crate::layout::{Codes, Tid};
-use crate::segments::{Visitor, first_segments, walk};
+use crate::segments::{Visitor, all_first_segments, walk};
 use crate::store::{PageStore, Recent};
 
 /// Calls `each` for every row, with what it has in the columns. A row can come more than once if vacuum runs meanwhile.
@@ -25,8 +25,8 @@ pub fn for_each<S: PageStore>(
         fn restart(&mut self) {}
     }
     let mut rows = Rows(each, Vec::new());
-    for first in first_segments(store, index)? {
-        walk(store, &index.geometry, first, &mut rows)?;
+    for first in all_first_segments(store, index)? {
+        walk(store, index.lists(), first, &mut rows)?;
     }
     Ok(())
 }

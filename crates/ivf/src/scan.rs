@@ -100,6 +100,8 @@ pub struct Scan {
     probed: usize,
     /// The lists that are being returned.
     batch: Vec<List>,
+    /// They are the first ones, with which the fresh list is read.
+    with_fresh: bool,
     /// Rows of the batch after this place are not among the candidates yet.
     cut: Option<Place>,
     /// Rows that are ready to be returned.
@@ -183,6 +185,7 @@ impl Scan {
             unread: None,
             probed: 0,
             batch: Vec::new(),
+            with_fresh: false,
             cut: None,
             candidates: BinaryHeap::new(),
             sketches: Vec::new(),
@@ -271,7 +274,7 @@ impl Scan {
         };
         let taken = (&*shortlist, &mut self.sketches[first..]);
         self.statistics.refinements += taken.1.len() as u64;
-        segments::refine(store, &self.index.geometry, taken, query, signs, each)?;
+        segments::refine(store, self.index.lists(), taken, query, signs, each)?;
         self.sketches.truncate(first);
         Ok(())
     }
@@ -288,7 +291,7 @@ impl Scan {
             if self.probed > 0 {
                 return Ok(false);
             }
-            let firsts = segments::first_segments(store, &self.index)?;
+            let firsts = segments::all_first_segments(store, &self.index)?;
             self.batch = firsts.into_iter().map(|first| List { key: 0.0, first, run: 1 }).collect();
             self.probed = self.batch.len();
             self.statistics.lists = self.probed as u64;
@@ -304,6 +307,7 @@ impl Scan {
         let probes = self.options.probes(unread.directory.lists());
         let wanted = probes.min(self.options.limit(probes).saturating_sub(self.probed));
         self.batch = unread.next(store, &self.index, query, wanted)?;
+        self.with_fresh = self.probed == 0;
         self.probed += self.batch.len();
         self.statistics.lists = self.probed as u64;
         Ok(!self.batch.is_empty())
@@ -327,7 +331,12 @@ impl Scan {
         loop {
             let (wanted, collected) = ((&self.options, &self.filter), &mut self.collected);
             let mut collector = Collector::new(store, &self.index, mode, wanted, self.cut, collected);
-            let mut complete = collector.read(&self.batch, |_, _| false)?.is_some();
+            let mut complete = true;
+            if self.with_fresh {
+                let fresh = List { key: 0.0, first: self.index.meta.fresh, run: 1 };
+                complete = collector.read(&[fresh], |_, _| false)?.is_some();
+            }
+            complete = complete && collector.read(&self.batch, |_, _| false)?.is_some();
             let held = *held.get_or_insert(collector.rows);
             // Where memory ends, what there is will do: the rest follows with the next lists.
             while let (false, false, Some(query), Some(unread), true, None) =

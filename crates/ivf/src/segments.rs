@@ -1,7 +1,7 @@
 //! Chains of segments: the lists, and the directory.
 
 use crate::geometry::Geometry;
-use crate::index::Index;
+use crate::index::{Index, Part};
 use crate::layout::{Codes, LANES, NO_BLOCK, Page, PageKind, Tid};
 use crate::quantize::{Query, Refined};
 use crate::shortlist::{self, Shortlist, Sketch};
@@ -22,29 +22,32 @@ pub trait Visitor<E> {
     fn restart(&mut self);
 }
 
-/// Visits every segment of a chain, from its first one on.
+/// Visits every segment of a list, or of the directory, from its first one on.
 ///
 /// Each page is locked before the one before it is released, so that no segment can be unlinked, and its page reused,
 /// while the walk is on its way there. Between two checks for interrupts nothing is locked: the first segment counts
 /// the unlinked ones, and if there is a new one, the walk starts again.
 pub fn walk<S: PageStore>(
     store: &S,
-    geometry: &Geometry,
+    Part { index, geometry }: Part,
     first: Block,
     visitor: &mut impl Visitor<S::Error>,
 ) -> Result<(), S::Error> {
+    let generation = index.meta.generation;
     'walk: loop {
         store.check_interrupts()?;
         let mut page = store.read(first)?;
-        let codes = Codes::of(&page, geometry, first)?;
-        let (list, unlinked) = (codes.segment().list, codes.segment().unlinked);
+        let head = *page.segment();
+        let (list, unlinked) = (head.list, head.unlinked);
         let mut block = first;
         let mut visited: Block = 0;
         loop {
-            let codes = Codes::of(&page, geometry, block)?;
-            if codes.segment().list != list {
-                return Err(IndexError::corrupt(block, format!("is not in list {list}")).into());
+            if !page.is_segment_of(list, generation) {
+                // Nothing may be locked when the metapage is asked.
+                drop(page);
+                return Err(index.astray(store, block, format!("is not a Codes page of list {list}")));
             }
+            let codes = Codes::of(&page, geometry, block)?;
             let go_on = visitor.visit(page.recent(), codes)?;
             let next = codes.next();
             if !go_on || next == NO_BLOCK {
@@ -58,7 +61,7 @@ pub fn walk<S: PageStore>(
                     return Err(endless(first));
                 }
                 let first_page = store.read(first)?;
-                if Codes::of(&first_page, geometry, first)?.segment().unlinked != unlinked {
+                if first_page.segment().unlinked != unlinked {
                     drop(first_page);
                     visitor.restart();
                     continue 'walk;
@@ -90,6 +93,32 @@ pub fn refine_lanes<S: PageStore>(
     signs: &mut Vec<u8>,
     mut each: impl FnMut(usize, Refined),
 ) -> Result<(), S::Error> {
+    let refine = |lane, signs: &[u8], record: &[u8]| {
+        each(lane, query.refine(signs, record, geometry.bits, &codes.factors(lane)));
+    };
+    visit_codes(store, geometry, (block, codes), lanes, signs, refine)
+}
+
+/// Likewise, with the whole codes themselves: sign bits and refinement record.
+pub fn for_each_code<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    segment: (Block, Codes),
+    lanes: impl Iterator<Item = usize>,
+    each: impl FnMut(usize, &[u8], &[u8]),
+) -> Result<(), S::Error> {
+    visit_codes(store, geometry, segment, lanes, &mut Vec::new(), each)
+}
+
+fn visit_codes<S: PageStore>(
+    store: &S,
+    geometry: &Geometry,
+    (block, codes): (Block, Codes),
+    lanes: impl Iterator<Item = usize>,
+    signs: &mut Vec<u8>,
+    mut each: impl FnMut(usize, &[u8], &[u8]),
+) -> Result<(), S::Error> {
+    signs.resize(geometry.sign_bytes(), 0);
     let mut records = None;
     let mut number = usize::MAX;
     for lane in lanes.filter(|&lane| codes.is_live(lane)) {
@@ -99,7 +128,9 @@ pub fn refine_lanes<S: PageStore>(
             drop(records.take());
             records = refinement_page(store, geometry, block, codes, lane)?;
         }
-        each(lane, refine_lane(geometry, codes, records.as_deref(), lane, query, signs));
+        codes.signs(lane, signs);
+        let record = records.as_deref().map_or(&[][..], |page: &Page| &page.bytes()[geometry.record(lane).1]);
+        each(lane, signs, record);
     }
     Ok(())
 }
@@ -116,28 +147,14 @@ fn refinement_page<'a, S: PageStore>(
     if geometry.bits == 1 {
         return Ok(None);
     }
-    let refinement = codes.refinements()[geometry.record(lane).0];
+    // A damaged page may say that there are more lanes than there are.
+    let refinement = codes.refinements().get(geometry.record(lane).0).copied().unwrap_or(NO_BLOCK);
     if refinement == NO_BLOCK {
         return Err(IndexError::corrupt(block, format!("has no refinement page for lane {lane}")).into());
     }
     let page = store.read(refinement)?;
     page.expect(PageKind::Refinements, refinement)?;
     Ok(Some(page))
-}
-
-/// `records`: as [`refinement_page`] has it.
-fn refine_lane(
-    geometry: &Geometry,
-    codes: Codes,
-    records: Option<&Page>,
-    lane: usize,
-    query: &Query,
-    signs: &mut Vec<u8>,
-) -> Refined {
-    signs.resize(geometry.sign_bytes(), 0);
-    codes.signs(lane, signs);
-    let record = records.map_or(&[][..], |page| &page.bytes()[geometry.record(lane).1]);
-    query.refine(signs, record, geometry.bits, &codes.factors(lane))
 }
 
 /// A list, as a query sees it.
@@ -180,7 +197,7 @@ impl Directory {
             }
         }
         let mut reading = Reading(Shortlist::default(), query);
-        walk(store, &index.directory, index.meta.directory, &mut reading)?;
+        walk(store, index.directory(), index.meta.directory, &mut reading)?;
         let lists = reading.0.open();
         if lists == 0 {
             return Err(IndexError::corrupt(index.meta.directory, "is an empty directory").into());
@@ -223,7 +240,8 @@ impl Directory {
             let each = |tid: Tid, refined: Refined| {
                 ranked.push(List { key: refined.estimate, first: tid.block(), run: tid.offset });
             };
-            refine(store, &index.directory, (&self.shortlist, &mut taken), query, signs, each)?;
+            let part = index.directory();
+            refine(store, part, (&self.shortlist, &mut taken), query, signs, each)?;
         }
     }
 }
@@ -232,11 +250,12 @@ impl Directory {
 /// distances, in the order of their pages; not for those that are gone.
 ///
 /// Nothing was locked since a row was seen: vacuum can have removed it, which means that no snapshot in use sees it,
-/// and its lane and its page can have got another use since (but none in the directory, which keeps its pages).
+/// and its lane and its page can have got another use since (but none in the directory, which keeps its pages as long as
+/// somebody reads it).
 /// Another row there was inserted after the caller's snapshot was taken, which does not see that one either.
 pub fn refine<S: PageStore>(
     store: &S,
-    geometry: &Geometry,
+    Part { index, geometry }: Part,
     (shortlist, taken): (&Shortlist, &mut [Sketch]),
     query: &Query,
     signs: &mut Vec<u8>,
@@ -247,7 +266,13 @@ pub fn refine<S: PageStore>(
         store.check_interrupts()?;
         let (recent, _) = shortlist.place(segment[0]);
         let page = store.read_again(recent)?;
-        let Ok(codes) = Codes::of(&page, geometry, recent.block) else { continue };
+        let codes = match Codes::of(&page, geometry, recent.block) {
+            Ok(codes) if codes.segment().generation == index.meta.generation => codes,
+            // Vacuum has freed the page, and a training may have used it: but only once no row of it was seen any more.
+            // Replay does not wait for that.
+            _ if store.is_replayed() => return Err(IndexError::Replaced(recent.block).into()),
+            _ => continue,
+        };
         let lanes = segment.iter().map(|&row| shortlist.place(row).1);
         let each = |lane, refined| each(codes.tid(lane), refined);
         refine_lanes(store, geometry, (recent.block, codes), lanes, query, signs, each)?;
@@ -271,8 +296,17 @@ pub fn first_segments<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Bloc
     if !index.knows_dimensions() {
         return Ok(firsts.0);
     }
-    walk(store, &index.directory, index.meta.directory, &mut firsts)?;
+    walk(store, index.directory(), index.meta.directory, &mut firsts)?;
     Ok(firsts.0)
+}
+
+/// Likewise, and that of the fresh list, which is the last: all that has rows.
+pub fn all_first_segments<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Block>, S::Error> {
+    let mut firsts = first_segments(store, index)?;
+    if index.knows_dimensions() {
+        firsts.push(index.meta.fresh);
+    }
+    Ok(firsts)
 }
 
 /// Rows of the list that starts at `first`.
@@ -288,7 +322,7 @@ pub fn count_rows<S: PageStore>(store: &S, index: &Index, first: Block) -> Resul
         }
     }
     let mut rows = Rows(0);
-    walk(store, &index.geometry, first, &mut rows)?;
+    walk(store, index.lists(), first, &mut rows)?;
     Ok(rows.0)
 }
 

@@ -18,6 +18,10 @@ pub enum IndexError {
     /// Its structure is broken.
     #[error("block {block} {problem}")]
     Corrupt { block: Block, problem: String },
+    /// The lists have been replaced, and the pages of those that were being read have got another use, which only happens
+    /// on a standby.
+    #[error("the index has been trained again, and block {0} is used for something else now")]
+    Replaced(Block),
     /// A row is nearer than the bound that its code gives, which is proved.
     #[error("a row's distance is {distance}, and its code says at least {bound}")]
     Nearer { distance: f64, bound: f64 },
@@ -65,6 +69,26 @@ pub trait PageStore {
     /// Pages there are.
     fn blocks(&self) -> Result<Block, Self::Error>;
 
+    /// A point in time after every reading of pages that has begun so far, for [`PageStore::has_passed`]; at least 2.
+    fn now(&self) -> u64;
+
+    /// Whether everything that was reading pages at that point in time has ended. True for 1.
+    fn has_passed(&self, time: u64) -> bool;
+
+    /// Whether pages change without regard to who reads them: on a standby.
+    fn is_replayed(&self) -> bool {
+        false
+    }
+
+    /// Cuts off the pages from `blocks` on, if nobody else uses the index and `agree` says so then.
+    fn truncate(
+        &self,
+        _blocks: Block,
+        _agree: impl FnOnce() -> Result<bool, Self::Error>,
+    ) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
+
     /// Says that `block` will soon be read; true if that started to bring it into memory, false if it is there.
     fn prefetch(&self, _block: Block) -> bool {
         false
@@ -90,8 +114,8 @@ pub trait Change {
         Ok(index)
     }
 
-    /// Locks a page whose content does not matter; `block` may be the first one beyond the end, which adds it. The page
-    /// starts as zeros.
+    /// Locks a page whose content does not matter; `block` may be beyond the end, which adds it and those before it. The
+    /// page starts as zeros.
     fn lock_new(&mut self, block: Block) -> Result<usize, Self::Error>;
 
     /// The page as changed so far.
@@ -103,15 +127,15 @@ pub trait Change {
     fn commit(self) -> Result<(), Self::Error>;
 }
 
-/// Where a build writes a new index: nobody else sees the pages before it is done.
+/// Where new lists are written: nobody else sees their pages before they are done.
 pub trait PageSink {
     type Error;
 
-    /// Writes the next page; its block number counts up from 0.
-    fn append(&mut self, page: &Page) -> Result<Block, Self::Error>;
+    /// The block of the next page. Each is written at least once.
+    fn next_block(&mut self) -> Result<Block, Self::Error>;
 
-    /// Replaces a page that was appended.
-    fn overwrite(&mut self, block: Block, page: &Page) -> Result<(), Self::Error>;
+    /// Writes a page.
+    fn write(&mut self, block: Block, page: &Page) -> Result<(), Self::Error>;
 
     /// As for [`PageStore::check_interrupts`].
     fn check_interrupts(&self) -> Result<(), Self::Error>;

@@ -3,14 +3,15 @@
 use crate::geometry::Geometry;
 use crate::index::Index;
 use crate::layout::{Codes, CodesMut, META_BLOCK, NO_BLOCK, PageKind, Tid};
-use crate::segments::{count_rows, endless, first_segments, set_room};
+use crate::segments::{all_first_segments, count_rows, endless, set_room};
+use crate::shape::{Shape, imbalance};
 use crate::store::{Block, Change, IndexError, PageStore};
 
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Counts {
     pub removed: u64,
-    /// Rows left.
-    pub rows: u64,
+    /// Of the rows that are left.
+    pub shape: Shape,
     pub pages: u32,
     pub free_pages: u32,
     /// Pages that this vacuum freed.
@@ -27,38 +28,51 @@ pub fn bulk_delete<S: PageStore>(
     index: &Index,
     is_dead: &mut dyn FnMut(Tid) -> bool,
 ) -> Result<Counts, S::Error> {
-    let mut counts = Counts::default();
-    for first in first_segments(store, index)? {
-        clean_list(store, index, first, is_dead, &mut counts)?;
+    let mut cleaned = Cleaned::default();
+    for first in all_first_segments(store, index)? {
+        clean_list(store, index, first, is_dead, &mut cleaned)?;
     }
-    finish(store, counts)
+    finish(store, cleaned)
 }
 
 /// Counts rows and pages; changes nothing but the counters of the metapage, if they are wrong.
 pub fn count<S: PageStore>(store: &S, index: &Index) -> Result<Counts, S::Error> {
-    let mut rows = 0;
-    for first in first_segments(store, index)? {
-        rows += count_rows(store, index, first)?;
+    let mut cleaned = Cleaned::default();
+    for first in all_first_segments(store, index)? {
+        cleaned.lengths.push(count_rows(store, index, first)?);
     }
-    finish(store, Counts { rows, ..Counts::default() })
+    finish(store, cleaned)
+}
+
+/// What was done, and found.
+#[derive(Default)]
+struct Cleaned {
+    removed: u64,
+    freed_pages: u32,
+    /// Rows of each list; the last is the fresh one.
+    lengths: Vec<u64>,
 }
 
 /// Writes the counters and counts the pages.
-fn finish<S: PageStore>(store: &S, mut counts: Counts) -> Result<Counts, S::Error> {
-    counts.pages = store.blocks()?;
+fn finish<S: PageStore>(store: &S, cleaned: Cleaned) -> Result<Counts, S::Error> {
+    let Cleaned { removed, freed_pages, lengths } = cleaned;
+    let pages = store.blocks()?;
+    let (&fresh, lists) = lengths.split_last().unwrap_or((&0, &[]));
+    let rows: u64 = lengths.iter().sum();
     let mut change = store.change();
     let at = change.lock_as(PageKind::Meta, META_BLOCK)?;
     let meta = change.page(at).meta();
-    counts.free_pages = meta.free_pages;
-    let deleted = meta.deleted + counts.removed;
+    let free_pages = meta.free_pages;
+    let deleted = meta.deleted + removed;
     // Rows now = rows trained + inserted - deleted.
-    let inserted = (counts.rows + deleted).saturating_sub(meta.trained_rows);
-    if (meta.rows, meta.inserted, meta.deleted) != (counts.rows, inserted, deleted) {
+    let inserted = (rows + deleted).saturating_sub(meta.trained_rows);
+    if (meta.rows, meta.inserted, meta.deleted) != (rows, inserted, deleted) {
         let meta = change.page_mut(at)?.meta_mut();
-        (meta.rows, meta.inserted, meta.deleted) = (counts.rows, inserted, deleted);
+        (meta.rows, meta.inserted, meta.deleted) = (rows, inserted, deleted);
         change.commit()?;
     }
-    Ok(counts)
+    let shape = Shape { rows, fresh, imbalance: imbalance(lists) };
+    Ok(Counts { removed, shape, pages, free_pages, freed_pages })
 }
 
 fn clean_list<S: PageStore>(
@@ -66,10 +80,11 @@ fn clean_list<S: PageStore>(
     index: &Index,
     first: Block,
     is_dead: &mut dyn FnMut(Tid) -> bool,
-    counts: &mut Counts,
+    cleaned: &mut Cleaned,
 ) -> Result<(), S::Error> {
     let geometry = &index.geometry;
-    let removed_before = counts.removed;
+    let removed_before = cleaned.removed;
+    let mut rows = 0;
     let mut room = None;
     let (mut previous, mut block) = (NO_BLOCK, first);
     let mut segments_left = store.blocks()?;
@@ -88,23 +103,26 @@ fn clean_list<S: PageStore>(
                 codes.clear(lane);
             }
             change.commit()?;
-            counts.removed += dead.len() as u64;
+            cleaned.removed += dead.len() as u64;
         } else {
             drop(change);
         }
-        // The first segment stays: the directory points to it, and what is known of the whole list is there.
-        if live == 0 && block != first && unlink(store, geometry, first, previous, block, counts)? {
+        // The first segment stays: the directory points to it, and what is known of the whole list is there. So do those of
+        // the fresh list, which is short.
+        let may_go = live == 0 && block != first && first != index.meta.fresh;
+        if may_go && unlink(store, geometry, (first, previous, block), &mut cleaned.freed_pages)? {
             block = next;
             continue;
         }
         if live < geometry.lanes() && room.is_none() {
             room = Some(block);
         }
-        counts.rows += live as u64;
+        rows += live as u64;
         (previous, block) = (block, next);
     }
+    cleaned.lengths.push(rows);
     match room {
-        Some(room) if counts.removed > removed_before => set_room(store, first, None, room),
+        Some(room) if cleaned.removed > removed_before => set_room(store, first, None, room),
         _ => Ok(()),
     }
 }
@@ -116,10 +134,8 @@ fn clean_list<S: PageStore>(
 fn unlink<S: PageStore>(
     store: &S,
     geometry: &Geometry,
-    first: Block,
-    previous: Block,
-    block: Block,
-    counts: &mut Counts,
+    (first, previous, block): (Block, Block, Block),
+    freed_pages: &mut u32,
 ) -> Result<bool, S::Error> {
     for number in 0..geometry.refinement_pages() {
         let mut change = store.change();
@@ -137,7 +153,7 @@ fn unlink<S: PageStore>(
         CodesMut::new(change.page_mut(at)?, geometry).set_refinement_page(number, NO_BLOCK);
         free(&mut change, (page, refinement), meta)?;
         change.commit()?;
-        counts.freed_pages += 1;
+        *freed_pages += 1;
     }
 
     let mut change = store.change();
@@ -161,14 +177,18 @@ fn unlink<S: PageStore>(
     change.page_mut(previous_at)?.set_link(next);
     free(&mut change, (at, block), meta)?;
     change.commit()?;
-    counts.freed_pages += 1;
+    *freed_pages += 1;
     Ok(true)
 }
 
 /// Puts a page, whose index in the change and block are given, at the head of the free list.
-fn free<C: Change>(change: &mut C, (at, block): (usize, Block), meta: usize) -> Result<(), C::Error> {
+pub(crate) fn free<C: Change>(
+    change: &mut C,
+    (at, block): (usize, Block),
+    meta: usize,
+) -> Result<(), C::Error> {
     let next = change.page(meta).meta().free;
-    change.page_mut(at)?.initialize(PageKind::Free, next);
+    change.page_mut(at)?.set_kind(PageKind::Free, next);
     let meta = change.page_mut(meta)?.meta_mut();
     meta.free = block;
     meta.free_pages += 1;

@@ -58,7 +58,7 @@ impl Table {
     fn insert(&mut self, (vector, values): (Vec<f32>, Vec<Value>)) {
         let tid = tid(self.next);
         self.next += 1;
-        insert(&self.store, &self.index, tid, &vector, &values).unwrap();
+        insert(&self.store, &mut self.index, tid, &vector, &values).unwrap();
         self.rows.insert(tid, (vector, values));
     }
 
@@ -250,9 +250,9 @@ fn each_column_has_a_value() {
     let mut random = SplitMix64(5);
     let centres = centres(&mut random, 2);
     let rows = vec![(vector(&mut random, &centres), vec![Some(1), None]); 30];
-    let table = Table::build(&rows, Columns::new(&[Width::Four, Width::Four]).unwrap(), 2);
+    let mut table = Table::build(&rows, Columns::new(&[Width::Four, Width::Four]).unwrap(), 2);
     for values in [&[][..], &[Some(1)], &[None; 3]] {
-        assert!(insert(&table.store, &table.index, tid(99), &rows[0].0, values).is_err());
+        assert!(insert(&table.store, &mut table.index, tid(99), &rows[0].0, values).is_err());
     }
     assert!(Columns::new(&[Width::Four; 17]).is_none());
     table.assert_clean();

@@ -1,175 +1,23 @@
 //! The whole index over pages in memory: build, scan, insert, vacuum, check.
 
-use ivf::build::{Encoder, Options as BuildOptions, Trained, Writer, write_without_dimensions};
+mod table;
+
+use ivf::build::{Encoder, Options as BuildOptions, Trained, write_without_dimensions};
 use ivf::check::check;
 use ivf::columns::Columns;
 use ivf::index::Index;
-use ivf::info::{Info, info};
+use ivf::info::info;
 use ivf::insert::{insert, settle};
 use ivf::layout::Tid;
 use ivf::memstore::{MemError, MemStore};
 use ivf::metric::Metric;
-use ivf::random::SplitMix64;
 use ivf::reorder::Reorder;
 use ivf::scan::{Options, Order, Scan};
 use ivf::store::{IndexError, PageStore};
 use ivf::vacuum::{bulk_delete, count};
 use std::collections::{BTreeMap, HashSet};
 use std::rc::Rc;
-
-const METRICS: [Metric; 3] = [Metric::L2, Metric::InnerProduct, Metric::Cosine];
-
-/// Random vectors, the same ones in every run.
-struct Numbers(SplitMix64);
-
-impl Numbers {
-    fn new(seed: u64) -> Numbers {
-        Numbers(SplitMix64(seed))
-    }
-
-    /// About normal, mean 0, variance 1.
-    fn normal(&mut self) -> f32 {
-        let sum: f64 = (0..12).map(|_| (self.0.next() >> 11) as f64 / (1u64 << 53) as f64).sum();
-        (sum - 6.0) as f32
-    }
-
-    fn vector(&mut self, dims: usize) -> Vec<f32> {
-        (0..dims).map(|_| self.normal()).collect()
-    }
-
-    /// Vectors around `clusters` centres, away from the origin.
-    fn clustered(&mut self, rows: usize, dims: usize, clusters: usize) -> Vec<Vec<f32>> {
-        let centres: Vec<Vec<f32>> = (0..clusters).map(|_| self.vector(dims)).collect();
-        (0..rows)
-            .map(|_| {
-                let centre = &centres[self.0.below(clusters)];
-                centre.iter().map(|c| c + 0.5 + 0.4 * self.normal()).collect()
-            })
-            .collect()
-    }
-}
-
-/// A table with an index, as Postgres would use it.
-struct Table {
-    store: MemStore,
-    index: Rc<Index>,
-    metric: Metric,
-    rows: BTreeMap<Tid, Vec<f32>>,
-    next: u32,
-}
-
-impl Table {
-    fn build(vectors: &[Vec<f32>], dims: usize, metric: Metric, bits: usize, lists: usize) -> Table {
-        let mut store = MemStore::default();
-        let rows: BTreeMap<Tid, Vec<f32>> = (0..).map(tid).zip(vectors.iter().cloned()).collect();
-        build_into(&mut store, &rows, dims, metric, bits, lists).unwrap();
-        let index = Rc::new(Index::open(&store).unwrap());
-        Table { store, index, metric, next: rows.len() as u32, rows }
-    }
-
-    fn insert(&mut self, vector: Vec<f32>) -> Result<Tid, MemError> {
-        let tid = tid(self.next);
-        // The TID is used up even by a failure, as a heap's is.
-        self.next += 1;
-        insert(&self.store, &self.index, tid, &vector, &[])?;
-        self.rows.insert(tid, vector);
-        Ok(tid)
-    }
-
-    fn delete(&mut self, dead: &HashSet<Tid>) -> u64 {
-        self.rows.retain(|tid, _| !dead.contains(tid));
-        bulk_delete(&self.store, &self.index, &mut |tid| dead.contains(&tid)).unwrap().removed
-    }
-
-    fn scan(&self, query: Option<&[f32]>, options: Options) -> Scan {
-        Scan::new(self.index.clone(), query, options)
-    }
-
-    /// What the executor makes of a scan: exact distances, sorted, as soon as nothing nearer can come.
-    fn search(&self, query: &[f32], k: usize, options: Options) -> Vec<(f64, Tid)> {
-        let mut scan = self.scan(Some(query), options);
-        let mut found: Vec<(f64, Tid)> = Vec::new();
-        while let Some(hit) = scan.next(&self.store).unwrap() {
-            let bound = hit.distance.unwrap();
-            if found.len() >= k && found[k - 1].0 <= bound {
-                break;
-            }
-            if let Some(vector) = self.rows.get(&hit.tid) {
-                let distance = self.metric.operator(vector, query).unwrap();
-                assert!(bound <= distance, "{bound} > {distance}");
-                let at = found.partition_point(|&(other, _)| other <= distance);
-                found.insert(at, (distance, hit.tid));
-            }
-        }
-        found.truncate(k);
-        found
-    }
-
-    fn tids(&self, query: &[f32], options: Options) -> HashSet<Tid> {
-        self.search(query, usize::MAX, options).into_iter().map(|(_, tid)| tid).collect()
-    }
-
-    fn exact_search(&self, query: &[f32], k: usize) -> Vec<f64> {
-        let mut all: Vec<f64> = self.rows.values().map(|v| self.metric.operator(v, query).unwrap()).collect();
-        all.sort_by(f64::total_cmp);
-        all.truncate(k);
-        all
-    }
-
-    /// Share of the true nearest ten that the index finds.
-    fn recall(&self, queries: &[Vec<f32>], options: Options) -> f64 {
-        let mut found = 0;
-        for query in queries {
-            let truth = self.exact_search(query, 10);
-            found += self.search(query, 10, options).iter().filter(|(d, _)| *d <= truth[9]).count();
-        }
-        found as f64 / (10 * queries.len()) as f64
-    }
-
-    fn assert_clean(&self) {
-        assert_eq!(check(&self.store, 10, 1 << 20).unwrap(), Vec::<String>::new());
-    }
-
-    fn info(&self) -> Info {
-        info(&self.store).unwrap()
-    }
-}
-
-fn tid(number: u32) -> Tid {
-    Tid::new(number / 100, (number % 100) as u16 + 1)
-}
-
-fn build_into(
-    store: &mut MemStore,
-    rows: &BTreeMap<Tid, Vec<f32>>,
-    dims: usize,
-    metric: Metric,
-    bits: usize,
-    lists: usize,
-) -> Result<u64, MemError> {
-    let options = BuildOptions { dims, bits, metric, columns: Columns::default(), lists };
-    let sample = rows.values().flatten().copied().collect();
-    let trained = Trained::train(&options, sample, &mut || Ok::<(), MemError>(()))?;
-    let mut encoder = Encoder::new(&trained, 1 << 24);
-    let mut encoded: Vec<(u32, Vec<u8>)> = Vec::new();
-    let mut take = |list: u32, row: &[u8]| {
-        encoded.push((list, row.to_vec()));
-        Ok::<(), MemError>(())
-    };
-    for (&tid, vector) in rows {
-        encoder.push(tid, vector, &[])?;
-        if encoder.is_full() {
-            encoder.drain(&mut take)?;
-        }
-    }
-    encoder.drain(&mut take)?;
-    encoded.sort_by_key(|(list, _)| *list);
-    let mut writer = Writer::new(store, &trained)?;
-    for (list, row) in &encoded {
-        writer.push(*list, row)?;
-    }
-    writer.finish(1)
-}
+use table::{METRICS, Numbers, Table, build_into, probes, tid};
 
 #[test]
 fn another_process_encodes_alike() {
@@ -197,17 +45,6 @@ fn another_process_encodes_alike() {
             assert!(encoded(&trained) == encoded(&copy), "{metric:?} {dims} {bits}");
             assert!(Trained::from_bytes(&bytes[..10]).is_none());
         }
-    }
-}
-
-fn probes(probes: usize) -> Options {
-    Options {
-        probes,
-        iterative: false,
-        max_probes: 32_768,
-        order: Order::Bound,
-        within: None,
-        memory: 1 << 20,
     }
 }
 
@@ -313,7 +150,7 @@ fn any_number_of_rows_from_zero_up() {
             assert_eq!(table.search(&query, 1000, probes(lists)).len(), rows);
             table.insert(query.clone()).unwrap();
             assert_eq!(table.search(&query, 1, probes(1))[0].0, 0.0);
-            assert_eq!(count(&table.store, &table.index).unwrap().rows, rows as u64 + 1);
+            assert_eq!(count(&table.store, &table.index).unwrap().shape.rows, rows as u64 + 1);
         }
     }
 }
@@ -327,7 +164,7 @@ fn the_first_row_can_tell_the_dimensions() {
             assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
             let index = Rc::new(Index::open(&store).unwrap());
             assert!(!index.knows_dimensions());
-            assert_eq!(info(&store).unwrap().rows, 0);
+            assert_eq!(info(&store, None).unwrap().rows, 0);
             assert_eq!(bulk_delete(&store, &index, &mut |_| true).unwrap().removed, 0);
             let vector = Numbers::new(30).vector(dims);
             let mut early = Scan::new(index, Some(&vector), probes(1));
@@ -341,7 +178,7 @@ fn the_first_row_can_tell_the_dimensions() {
             assert_eq!(check(&store, 10, 1 << 20).unwrap(), Vec::<String>::new());
             let index = Rc::new(Index::open(&store).unwrap());
             assert_eq!((index.geometry.dims, index.geometry.bits), (dims, bits));
-            insert(&store, &index, tid(5), &vector, &[]).unwrap();
+            insert(&store, &mut index.clone(), tid(5), &vector, &[]).unwrap();
             let hit = Scan::new(index, Some(&vector), probes(1)).next(&store).unwrap().unwrap();
             assert_eq!(hit.tid, tid(5));
             // Opened before there was a row.
@@ -389,7 +226,7 @@ fn zero_vectors_are_not_indexed_by_cosine_and_allowed_as_a_query() {
     let rows = [vec![0.0, 0.0], vec![1.0, 0.0], vec![0.0, 2.0]];
     let table = Table::build(&rows, 2, Metric::Cosine, 8, 1);
     assert_eq!(table.info().rows, 2);
-    assert!(!insert(&table.store, &table.index, tid(77), &[0.0, 0.0], &[]).unwrap());
+    assert!(!insert(&table.store, &mut table.index.clone(), tid(77), &[0.0, 0.0], &[]).unwrap());
     let mut scan = table.scan(Some(&[0.0, 0.0]), probes(1));
     let mut hits = 0;
     while let Some(hit) = scan.next(&table.store).unwrap() {
@@ -564,7 +401,7 @@ fn vacuum_changes_nothing_when_nothing_is_dead() {
         || -> Vec<Vec<u8>> { (0..blocks).map(|b| table.store.read(b).unwrap().bytes().to_vec()).collect() };
     let before = content();
     let counts = bulk_delete(&table.store, &table.index, &mut |_| false).unwrap();
-    assert_eq!((counts.removed, counts.rows, counts.freed_pages), (0, 500, 0));
+    assert_eq!((counts.removed, counts.shape.rows, counts.freed_pages), (0, 500, 0));
     count(&table.store, &table.index).unwrap();
     assert!(before == content());
 }
@@ -581,7 +418,7 @@ fn a_scan_survives_a_vacuum_between_its_rows() {
     }
     bulk_delete(&table.store, &table.index, &mut |tid| !kept.contains(&tid)).unwrap();
     for (number, vector) in (100_000..).zip(Numbers::new(11).clustered(3000, 16, 5)) {
-        insert(&table.store, &table.index, tid(number), &vector, &[]).unwrap();
+        insert(&table.store, &mut table.index.clone(), tid(number), &vector, &[]).unwrap();
     }
     while let Some(hit) = scan.next(&table.store).unwrap() {
         // Rows inserted since have other TIDs here; Postgres could not see them.
@@ -683,13 +520,13 @@ fn damage_is_an_error_and_is_found() {
         assert!(!matches!(problems, Ok(ref problems) if problems.is_empty()), "block {block}");
         let mut scan = table.scan(Some(&all[0]), probes(3));
         while let Ok(Some(_)) = scan.next(&table.store) {}
-        let _ = insert(&table.store, &table.index, tid(9999), &all[0], &[]);
+        let _ = insert(&table.store, &mut table.index.clone(), tid(9999), &all[0], &[]);
         let _ = bulk_delete(&table.store, &table.index, &mut |_| true);
-        let _ = info(&table.store);
+        let _ = info(&table.store, None);
     }
 
     let twice = table();
-    insert(&twice.store, &twice.index, tid(7), &all[7], &[]).unwrap();
+    insert(&twice.store, &mut twice.index.clone(), tid(7), &all[7], &[]).unwrap();
     assert_eq!(check(&twice.store, 10, 64).unwrap(), ["row (0,8) is in two lanes"]);
 }
 
@@ -711,13 +548,13 @@ fn random_damage_never_panics_nor_loops() {
             table.store.damage(block, offset, &bytes[..1 + numbers.0.below(8)]);
         }
         let _ = check(&table.store, 10, 1 << 20);
-        let _ = info(&table.store);
+        let _ = info(&table.store, None);
         for options in [probes(1), probes(4)] {
             let mut scan = table.scan(Some(&all[0]), options);
             while let Ok(Some(_)) = scan.next(&table.store) {}
         }
         for (number, vector) in (70_000..).zip(&all[..200]) {
-            let _ = insert(&table.store, &table.index, tid(number), vector, &[]);
+            let _ = insert(&table.store, &mut table.index.clone(), tid(number), vector, &[]);
         }
         let _ = bulk_delete(&table.store, &table.index, &mut |_| true);
     }

@@ -1,0 +1,193 @@
+//! The rows of an index, for a training: a sample to learn from, then each with the list that it is to be in.
+
+use super::Plan;
+use crate::build::{Options, batch, default_lists, sample_rows};
+use crate::index::Index;
+use crate::insert::append_segment;
+use crate::layout::{Codes, FRESH, NO_BLOCK, Row};
+use crate::quantize::{Space, decode};
+use crate::random::SplitMix64;
+use crate::segments::{Visitor, all_first_segments, for_each_code, set_room, walk};
+use crate::store::{Block, Change, PageStore, Recent};
+use crate::trained::Trained;
+
+/// Which rows are sampled. Any number does.
+const SEED: u64 = 0x5eed;
+
+/// Learns new centroids from a sample of the rows.
+pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Trained, S::Error> {
+    let rows = index.meta.rows;
+    let mut options = Options {
+        dims: index.geometry.dims,
+        bits: index.geometry.bits,
+        metric: index.space.metric(),
+        columns: index.geometry.columns,
+        lists: plan.lists.unwrap_or_else(|| default_lists(rows as f64)),
+    };
+    // A vacuum does not fail for want of memory: then there are fewer lists.
+    let wanted = loop {
+        match sample_rows(&options, rows as f64, plan.memory) {
+            Ok(wanted) => break wanted,
+            Err(_) if options.lists > 1 => options.lists = options.lists * 3 / 4,
+            Err(_) => break 1,
+        }
+    };
+    let mut sample = Sample {
+        store,
+        index,
+        vectors: Vec::with_capacity(wanted.min(rows as usize) * index.geometry.padded),
+        wanted,
+        left: rows as usize,
+        random: SplitMix64(SEED),
+    };
+    for first in all_first_segments(store, index)? {
+        walk(store, index.lists(), first, &mut sample)?;
+    }
+    let space = Space::new(index.space.metric(), index.meta.seed, index.space.mean().to_vec());
+    Trained::train_again(&options, space, sample.vectors, &mut || store.check_interrupts())
+}
+
+/// So many of the rows, each with the same probability (Knuth's algorithm S).
+struct Sample<'a, S> {
+    store: &'a S,
+    index: &'a Index,
+    /// Rows × padded.
+    vectors: Vec<f32>,
+    wanted: usize,
+    /// Rows that have not been seen, if there are as many as were counted.
+    left: usize,
+    random: SplitMix64,
+}
+
+impl<S: PageStore> Visitor<S::Error> for Sample<'_, S> {
+    fn visit(&mut self, page: Recent, codes: Codes) -> Result<bool, S::Error> {
+        let geometry = &self.index.geometry;
+        let mut chosen = Vec::new();
+        for lane in codes.live_lanes() {
+            if self.left > 0 && self.random.below(self.left) < self.wanted {
+                self.wanted -= 1;
+                chosen.push(lane);
+            }
+            self.left = self.left.saturating_sub(1);
+        }
+        let vectors = &mut self.vectors;
+        let chosen = chosen.into_iter();
+        for_each_code(self.store, geometry, (page.block, codes), chosen, |lane, signs, refinement| {
+            let start = vectors.len();
+            vectors.resize(start + geometry.padded, 0.0);
+            decode(signs, refinement, geometry.bits, &codes.factors(lane), &mut vectors[start..]);
+        })?;
+        Ok(self.wanted > 0)
+    }
+
+    // Nothing is unlinked meanwhile.
+    fn restart(&mut self) {}
+}
+
+/// What is done with a row: the number of its list, and the encoded row.
+pub type Each<'a, E> = &'a mut dyn FnMut(u32, &[u8]) -> Result<(), E>;
+
+/// Reads the rows segment by segment, sealing each, and finds the lists of some hundreds at a time.
+pub struct Reader<'a, S> {
+    store: &'a S,
+    index: &'a Index,
+    trained: &'a Trained,
+    /// Rows at a time.
+    batch: usize,
+    /// Encoded rows.
+    rows: Vec<u8>,
+    /// Rows × padded.
+    vectors: Vec<f32>,
+    lists: Vec<u32>,
+}
+
+impl<'a, S: PageStore> Reader<'a, S> {
+    pub fn new(store: &'a S, index: &'a Index, trained: &'a Trained, memory: usize) -> Reader<'a, S> {
+        let batch = batch(&index.geometry, memory);
+        Reader { store, index, trained, batch, rows: Vec::new(), vectors: Vec::new(), lists: Vec::new() }
+    }
+
+    /// Takes the rows of a segment, to which none can be added from then on. `keep_open`: if it is the last of its list, it
+    /// gets a successor. Returns the next segment, and whether it is that one.
+    pub fn take(
+        &mut self,
+        block: Block,
+        keep_open: bool,
+        each: Each<S::Error>,
+    ) -> Result<(Block, bool), S::Error> {
+        self.store.check_interrupts()?;
+        let next = self.seal(block, keep_open)?;
+        let index = self.index;
+        let geometry = &index.geometry;
+        {
+            // What is sealed does not change any more.
+            let page = self.store.read(block)?;
+            let codes = Codes::of(&page, geometry, block)?;
+            let (rows, vectors) = (&mut self.rows, &mut self.vectors);
+            let mut values = Vec::new();
+            for_each_code(
+                self.store,
+                geometry,
+                (block, codes),
+                codes.live_lanes(),
+                |lane, signs, refinement| {
+                    let factors = codes.factors(lane);
+                    values.clear();
+                    codes.write_values(lane, &mut values);
+                    Row { tid: codes.tid(lane), factors, values: &values, signs, refinement }.write(rows);
+                    let start = vectors.len();
+                    vectors.resize(start + geometry.padded, 0.0);
+                    decode(signs, refinement, geometry.bits, &factors, &mut vectors[start..]);
+                },
+            )?;
+        }
+        if self.vectors.len() >= self.batch * geometry.padded {
+            self.drain(each)?;
+        }
+        Ok(next)
+    }
+
+    fn seal(&self, block: Block, keep_open: bool) -> Result<(Block, bool), S::Error> {
+        let training = self.index.meta.training;
+        let mut change = self.store.change();
+        let at = change.lock(block)?;
+        let next = Codes::of(change.page(at), &self.index.geometry, block)?.next();
+        if next == NO_BLOCK && keep_open {
+            return Ok((append_segment(change, at, Some(training))?, true));
+        }
+        change.page_mut(at)?.segment_mut().sealed = training;
+        change.commit()?;
+        Ok((next, false))
+    }
+
+    /// Takes the rows of the fresh list from a segment on, and returns the segment that takes new ones.
+    pub fn take_fresh(&mut self, first: Block, each: Each<S::Error>) -> Result<Block, S::Error> {
+        let (mut block, mut is_new) = (first, self.is_open_and_empty(first)?);
+        while !is_new {
+            (block, is_new) = self.take(block, true, each)?;
+        }
+        if block != first {
+            set_room(self.store, self.index.meta.fresh, None, block)?;
+        }
+        Ok(block)
+    }
+
+    fn is_open_and_empty(&self, block: Block) -> Result<bool, S::Error> {
+        let page = self.store.read(block)?;
+        let codes = Codes::of(&page, &self.index.geometry, block)?;
+        debug_assert_eq!(codes.segment().list, FRESH);
+        Ok(codes.next() == NO_BLOCK && codes.count() == 0)
+    }
+
+    /// Hands over the rows taken so far.
+    pub fn drain(&mut self, each: Each<S::Error>) -> Result<(), S::Error> {
+        self.lists.clear();
+        self.trained.assign(&self.vectors, &mut self.lists);
+        for (&list, row) in self.lists.iter().zip(self.rows.chunks_exact(self.index.geometry.row_bytes())) {
+            each(list, row)?;
+        }
+        self.rows.clear();
+        self.vectors.clear();
+        Ok(())
+    }
+}
