@@ -9,19 +9,15 @@ Tables are printed, and written as Markdown into bench/ below the private tree.
 
 import argparse
 import dataclasses
-import datetime
 import functools
 import os
-import pathlib
-import platform
 import re
-import shlex
 import statistics
 import subprocess
-import sys
-import tempfile
 
 import ivf_data
+from cluster import (Report, answers, copy, figure, load_queries, make_database, pgbench, restart, seconds, size_buffers,
+                     smallest, sql, tps)
 from ivf_data import NEIGHBOURS, QUERIES, Data
 
 PARTS = {
@@ -37,48 +33,8 @@ TARGET_RECALL = 0.95
 OPERATORS = {"cosine": "<=>", "l2": "<->"}
 # What is expected of queries/s, build time and size, against each peer (design/ivf.md of this project).
 BARS = {"ivfflat": (12, 1 / 5, 0.3), "hnsw": (2.5, 1 / 12, 0.3), "vchordrq": (1.5, 1 / 3, 0.3)}
-CLUSTER = pathlib.Path(os.environ.get("BENCH_CLUSTER", "."))
 WORKERS = 2  # max_parallel_maintenance_workers, for all alike
 SINGLE_ROWS = 2000  # rows inserted one by one
-
-
-def run(command: list[str], **options) -> str:
-    """A program's standard output. What else it says is shown if it fails: VectorChord tells much while it builds."""
-    done = subprocess.run(command, capture_output=True, text=True, **options)
-    if done.returncode != 0:
-        sys.exit(f"failed: {shlex.join(command)[:500]}\n{done.stderr[-2000:]}")
-    return done.stdout
-
-
-def sql(database: str, *statements: str, settings: str = "", **options) -> str:
-    """Runs statements one by one in a session; `settings` are those of the session, as `-c name=value ...`."""
-    command = ["psql", "-XqAt", "-v", "ON_ERROR_STOP=1", "-d", database]
-    for statement in statements:
-        command += ["-c", statement]
-    return run(command, env=os.environ | {"PGOPTIONS": settings}, **options).strip()
-
-
-def seconds(database: str, statement: str, *settings: str) -> float:
-    """How long the statement takes."""
-    output = sql(database, *settings, "\\timing on", statement)
-    return float(re.findall(r"^Time: ([0-9.]+) ms", output, re.MULTILINE)[-1]) / 1000
-
-
-def server(verb: str):
-    """Starts or stops it, by tools/common.sh."""
-    run([str(pathlib.Path(__file__).with_name("ivf.sh")), f"--{verb}"])
-
-
-def restart(cold: bool = False):
-    """Cold: without the cluster's files in the operating system's cache."""
-    server("stop")
-    if cold:
-        for path in (CLUSTER / "data").rglob("*"):
-            if path.is_file():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())  # what is not written yet stays in the cache
-                    os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    server("start")
 
 
 @dataclasses.dataclass
@@ -143,42 +99,8 @@ def competitors(peers: list[str]) -> list[Competitor]:
     every = [every[0]] + [competitor for competitor in every[1:] if competitor.extension in offered]
     for database in sorted({competitor.database for competitor in every}):
         extensions = sorted({c.extension for c in every if c.database == database} | {"pg_prewarm"})
-        sql("postgres", f"CREATE DATABASE {database}")
-        # CASCADE: VectorChord wants pgvector.
-        sql(database, "SET client_min_messages = warning",
-            *(f"CREATE EXTENSION IF NOT EXISTS {extension} CASCADE" for extension in extensions))
+        make_database(database, extensions)
     return every
-
-
-class Report:
-    """Prints tables, and keeps them as Markdown."""
-
-    def __init__(self, name: str):
-        self.path = ivf_data.DIRECTORY / f"{name}.md"
-        self.path.write_text("")
-
-    def line(self, text: str = ""):
-        print(text, flush=True)
-        with self.path.open("a") as file:
-            file.write(f"{text}\n")
-
-    def table(self, title: str, rows: list[dict]):
-        header = list(rows[0])
-        cells = [header] + [[str(row.get(name, "")) for name in header] for row in rows]
-        widths = [max(len(line[i]) for line in cells) for i in range(len(header))]
-        lines = ["  ".join(text.ljust(width) if i == 0 else text.rjust(width)
-                           for i, (text, width) in enumerate(zip(line, widths))) for line in cells]
-        print(f"\n{title}\n" + "\n".join(lines), flush=True)
-        with self.path.open("a") as file:
-            file.write(f"\n{title}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in
-                                                  [header, ["---"] + ["---:"] * (len(header) - 1)] + cells[1:]))
-
-
-def figure(value: float) -> str:
-    """Three digits, without an exponent."""
-    if value >= 100:
-        return f"{value:.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 0.1 else f"{value:.3f}"
 
 
 class Bench:
@@ -194,56 +116,22 @@ class Bench:
         self.load()
 
     def header(self):
-        cpu = re.findall(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text()) or [platform.machine()]
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        versions = ", ".join(sorted({sql(c.database, f"SELECT extname || ' ' || extversion FROM pg_extension"
-                                                     f" WHERE extname = '{c.extension}'") for c in self.competitors}))
-        commit = run(["git", "-c", "safe.directory=*", "describe", "--always", "--dirty"])
-        self.report.line()
-        self.report.line(f"## {self.data.name}: {len(self.data.rows):,} rows of {self.data.dims} dimensions,"
-                         f" {self.data.metric} distance")
-        self.report.line()
-        self.report.line(f"{datetime.date.today()}, benches/ivf.sh {shlex.join(sys.argv[1:])}, commit {commit.strip()}")
-        self.report.line(f"PostgreSQL {sql('postgres', 'SHOW server_version')}, {versions}")
-        self.report.line(f"{os.cpu_count()} processors ({cpu[0]}), {memory / 2**30:.0f} GB, Linux"
-                         f" {platform.release()}, load before the run {os.getloadavg()[0]:.1f}")
+        self.report.head(f"{self.data.name}: {len(self.data.rows):,} rows of {self.data.dims} dimensions,"
+                         f" {self.data.metric} distance", {c.extension: c.database for c in self.competitors})
 
     def load(self):
         """Fills each competitor's table, and a table of the queries for each database."""
-        # Room for every index and the rows that are looked at; half of the memory at most.
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-        self.buffers = f"{int(min(memory / 2, max(2 ** 30, 8 * self.data.rows.nbytes))) >> 20}MB"
-        sql("postgres", f"ALTER SYSTEM SET shared_buffers = '{self.buffers}'")
-        restart()
+        self.buffers = size_buffers(self.data)
         self.report.line(f"shared_buffers {self.buffers}, maintenance_work_mem 2GB, {WORKERS} parallel workers")
         self.report.line()
         ids = range(len(self.data.rows))
         for database in {c.database for c in self.competitors}:
-            sql(database, "DROP TABLE IF EXISTS queries",
-                f"CREATE TABLE queries (id int PRIMARY KEY, f int, v vector({self.data.dims}))")
-            self.copy(database, "queries", range(QUERIES), [0] * QUERIES, self.data.queries)
+            load_queries(database, self.data)
         for c in self.competitors:
             sql(c.database, f"DROP TABLE IF EXISTS {c.table}",
                 f"CREATE TABLE {c.table} (id int, f int, v vector({self.data.dims}))")
-            self.copy(c.database, c.table, ids, self.data.selector, self.data.rows)
-
-    def copy(self, database: str, table: str, ids, selector, vectors):
-        command = ["psql", "-Xq", "-v", "ON_ERROR_STOP=1", "-d", database,
-                   "-c", f"COPY {table} FROM STDIN (FORMAT binary)", "-c", f"VACUUM (ANALYZE) {table}"]
-        psql = subprocess.Popen(command, stdin=subprocess.PIPE)
-        psql.stdin.write(ivf_data.COPY_HEADER)
-        for start in range(0, len(vectors), 10_000):
-            part = vectors[start:start + 10_000]
-            records = ivf_data.numpy.zeros(len(part), ivf_data.copy_records(("id", "f"), self.data.dims))
-            records["columns"], records["id_bytes"], records["f_bytes"] = 3, 4, 4
-            records["v_bytes"], records["dims"] = 4 + 4 * self.data.dims, self.data.dims
-            records["id"], records["f"] = ids[start:start + 10_000], selector[start:start + 10_000]
-            records["v"] = part
-            psql.stdin.write(records.tobytes())
-        psql.stdin.write(ivf_data.COPY_END)
-        psql.stdin.close()
-        if psql.wait() != 0:
-            sys.exit("loading failed")
+            copy(c.database, c.table, ids, self.data.selector, self.data.rows)
+            sql(c.database, f"VACUUM (ANALYZE) {c.table}")
 
     # What is asked of one competitor.
 
@@ -269,11 +157,7 @@ class Bench:
 
     def answers(self, c: Competitor, settings: str, condition: str = "") -> list[list[int]]:
         """The ids that each query returns."""
-        statement = f"SELECT id, ARRAY({self.query(c, 'q.v', condition)}) FROM queries q ORDER BY q.id"
-        if c.index not in sql(c.database, f"EXPLAIN {statement}", settings=settings):
-            sys.exit(f"{c.name}'s index is not used: {statement}")
-        lines = sql(c.database, statement, settings=settings).splitlines()
-        return [[int(i) for i in re.findall(r"\d+", line.split("|")[1])] for line in lines]
+        return answers(c.database, c.index, self.query(c, "q.v", condition), settings)
 
     def recall(self, c: Competitor, value: int) -> float:
         if value not in c.recalls:
@@ -283,34 +167,12 @@ class Bench:
     def tune(self, c: Competitor):
         """Sets the knob to the smallest value that reaches the target."""
         low = NEIGHBOURS - 1 if c.name == "hnsw" else 0
-        high = low + 1
-        while self.recall(c, high) < TARGET_RECALL:
-            if high == c.largest:
-                print(f"{c.name} does not reach recall {TARGET_RECALL}: {self.recall(c, high):.3f}")
-                break
-            low, high = high, min(2 * high, c.largest)
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self.recall(c, middle) >= TARGET_RECALL else (middle, high)
-        c.value = high
+        c.value = smallest(lambda value: self.recall(c, value) >= TARGET_RECALL, low, c.largest)
+        if self.recall(c, c.value) < TARGET_RECALL:
+            print(f"{c.name} does not reach recall {TARGET_RECALL}: {self.recall(c, c.value):.3f}")
 
     def pgbench(self, c: Competitor, script: str, *options: str, settings: str | None = None) -> subprocess.Popen:
-        """Starts it, with as many threads as clients."""
-        clients = options[options.index("-c") + 1]
-        command = ["pgbench", "-n", "-M", "prepared", "-j", clients, *options, "-f", "-", c.database]
-        environment = os.environ | {"PGOPTIONS": c.settings() if settings is None else settings}
-        with tempfile.TemporaryFile("w+") as file:
-            file.write(script)
-            file.seek(0)
-            return subprocess.Popen(command, stdin=file, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                                    env=environment)
-
-    def rate(self, pgbench: subprocess.Popen) -> float:
-        """Transactions per second, connecting not counted."""
-        output, errors = pgbench.communicate()
-        if pgbench.returncode != 0:
-            sys.exit(f"pgbench failed: {errors}")
-        return float(re.search(r"^tps = ([0-9.]+)", output, re.MULTILINE)[1])
+        return pgbench(c.database, script, *options, settings=c.settings() if settings is None else settings)
 
     def search_script(self, c: Competitor, condition: str = "") -> str:
         query = self.query(c, "(SELECT v FROM queries WHERE id = :i)", condition)
@@ -318,7 +180,7 @@ class Bench:
 
     def search(self, c: Competitor, clients: int, seed: int, condition: str = "", settings: str | None = None) -> float:
         """Queries per second. A seed gives everybody the same queries."""
-        return self.rate(self.pgbench(
+        return tps(self.pgbench(
             c, self.search_script(c, condition), "-c", str(clients), "--random-seed", str(seed),
             "-T", str(self.arguments.seconds), settings=settings))
 
@@ -431,7 +293,7 @@ class Bench:
             for c in self.competitors:
                 restart(cold=True)
                 pgbench = self.pgbench(c, self.search_script(c), "-c", "1", "-t", "100", "--random-seed", str(turn))
-                c.found.setdefault("cold", []).append(self.rate(pgbench))
+                c.found.setdefault("cold", []).append(tps(pgbench))
         restart()
 
     def ratios(self):
@@ -467,7 +329,7 @@ class Bench:
             self.take_out(c)
             vacuum = seconds(c.database, f"VACUUM {c.table}", "SET maintenance_work_mem = '2GB'")
             script = f"\\set n :n + 1\nINSERT INTO {c.table} SELECT id, f, v FROM spare WHERE n = :n;\n"
-            rate = self.rate(self.pgbench(c, script, "-c", "1", "-t", str(single), "-D", "n=0", settings=""))
+            rate = tps(self.pgbench(c, script, "-c", "1", "-t", str(single), "-D", "n=0", settings=""))
             bulk = seconds(c.database, f"INSERT INTO {c.table} SELECT id, f, v FROM spare WHERE n > {single}")
             rest = len(range(0, len(self.data.rows), 10)) - single
             sql(c.database, f"VACUUM (ANALYZE) {c.table}")
@@ -532,7 +394,7 @@ class Bench:
             for query in [f"SELECT id FROM {c.table} {order} LIMIT {limit}", f"{bounded} LIMIT {limit}", bounded]:
                 script = f"\\set i random(0, {QUERIES - 1})\n{query};\n"
                 settings = c.settings(more=c.filtering)
-                rates = [self.rate(self.pgbench(c, script, "-c", "1", "--random-seed", str(turn), "-T",
+                rates = [tps(self.pgbench(c, script, "-c", "1", "--random-seed", str(turn), "-T",
                                                 str(self.arguments.seconds), settings=settings))
                          for turn in range(self.arguments.rounds)]
                 times.append(1000 / statistics.median(rates))
@@ -571,7 +433,7 @@ class Bench:
             length = str(max(10, self.arguments.seconds))
             writing = self.pgbench(c, script, "-c", "2", "-T", length, "-R", "200", "-D", "n=0", settings="")
             reading = self.pgbench(c, self.search_script(c), "-c", "6", "-T", length)
-            rates = [self.rate(reading), self.rate(writing)]
+            rates = [tps(reading), tps(writing)]
             sql(c.database, f"{insert} WHERE id NOT IN (SELECT id FROM {c.table})", f"VACUUM (ANALYZE) {c.table}")
             problems = sql(c.database, f"SELECT count(*) FROM ivf_check('{c.index}')") if c.name == "ivf" else ""
             table.append({

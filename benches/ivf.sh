@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # ivf.sh [PART...]: measures the index against its peers (ivf.py --help says what) in a cluster that lives as long as
-# the run. ivf.sh --stop and --start are ivf.py's way to restart the server.
+# the run. ivf.sh --stop and --start are ivf.py's way to restart the server. growth.sh runs growth.py in such a cluster.
 source "$(dirname "$0")/../tools/common.sh"
 use_postgres
 
 export BENCH_DIR=$DEV/bench
-export BENCH_CLUSTER=$BENCH_DIR/cluster
+export BENCH_PROGRAM=${BENCH_PROGRAM:-ivf}
+export BENCH_CLUSTER=$BENCH_DIR/$BENCH_PROGRAM-cluster
 BENCH_MODEL=$(demo_model)
 export BENCH_MODEL
 export PGHOST=$BENCH_CLUSTER PGPORT=$PORT PGUSER=postgres PGCLIENTENCODING=UTF8
@@ -68,13 +69,13 @@ case ${1:-} in
         [ -e "$ROOT$PKGLIBDIR/pg_embed.so" ] || die "there is nothing to measure; run 'make build' first"
         mkdir -p "$BENCH_DIR"
         "$DEV/venv/bin/python" -m pip install --quiet --disable-pip-version-check -r benches/requirements.txt
-        case " $* " in *' -h '* | *' --help '*) exec "$DEV/venv/bin/python" benches/ivf.py --help ;; esac
+        case " $* " in *' -h '* | *' --help '*) exec "$DEV/venv/bin/python" "benches/$BENCH_PROGRAM.py" --help ;; esac
         link_extensions
         BENCH_WORDNET=$(wordnet)
         export BENCH_WORDNET
         remove
         trap remove EXIT
         start
-        "$DEV/venv/bin/python" benches/ivf.py "$@"
+        "$DEV/venv/bin/python" "benches/$BENCH_PROGRAM.py" "$@"
         ;;
 esac

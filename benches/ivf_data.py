@@ -1,4 +1,4 @@
-"""The vectors that ivf.py measures with: real ones, and synthetic ones that are as hard."""
+"""The vectors that ivf.py and growth.py measure with: real ones, and synthetic ones that are as hard."""
 
 import dataclasses
 import functools
@@ -215,6 +215,30 @@ def synthetic(source: Data, rows: int, seed: int = 1) -> Data:
         return made
 
     return Data(f"synthetic-{rows}", make(source.rows, rows), make(source.queries, QUERIES))
+
+
+def repeated(source: Data, rows: int, seed: int = 1) -> Data:
+    """The first rows; where the source ends, the same ones again, each a tenth of its length away in a random direction."""
+    rng = numpy.random.default_rng(seed)
+    parts = [source.rows[:rows]]
+    while (missing := rows - sum(map(len, parts))) > 0:
+        part = source.rows[:missing]
+        noise = rng.standard_normal(part.shape, numpy.float32) * (0.1 / source.dims ** 0.5)
+        parts.append(normalised(part + noise))
+    return Data(f"repeated-{rows}", numpy.concatenate(parts), source.queries)
+
+
+def broad_clusters(rows: int, dims: int = 96, clusters: int = 100, seed: int = 1) -> Data:
+    """Clusters that reach over one another: centres in the unit cube, and rows three times as far from their centre as
+    the centre is from 0. A query's neighbours are in many lists."""
+    rng = numpy.random.default_rng(seed)
+    centres = rng.random((clusters, dims), numpy.float32)
+
+    def make(number: int) -> numpy.ndarray:
+        noise = rng.standard_normal((number, dims), numpy.float32)
+        return normalised(centres[rng.integers(0, clusters, number)] + 1.6 * noise)
+
+    return Data("broad-clusters", make(rows), make(QUERIES))
 
 
 def other_dimensions(source: Data, dims: int, rows: int, seed: int = 1) -> Data:

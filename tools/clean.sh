@@ -5,7 +5,7 @@ source "$(dirname "$0")/common.sh"
 stop_cluster "$DEV/demo"
 stop_cluster "$DEV/search"
 stop_cluster "$DEV/regress"
-for bench in bench/cluster first_embed endurance; do
+for bench in bench/ivf-cluster bench/growth-cluster first_embed endurance; do
     stop_cluster "$DEV/$bench"
 done
 say "Removing $DEV and target"
