@@ -1,5 +1,7 @@
 //! `amcostestimate`: what the planner should think that a scan costs.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::ptr::null_mut;
 
 use ivf::build::default_lists;
@@ -7,12 +9,13 @@ use ivf::estimate;
 use ivf::geometry::Geometry;
 use ivf::index::{Index, automatic_probes, read_meta};
 use ivf::scan::lists_for;
-use ivf::store::PageStore;
+use ivf::store::{IndexError, PageStore};
 use ivf::vector::norm;
-use pgrx::{PgList, is_a, pg_guard, pg_sys};
+use pgrx::{PgList, PgLogLevel, is_a, pg_guard, pg_sys};
 
 use super::page::Pages;
-use super::threshold;
+use super::{owned, threshold};
+use crate::error::{Error, IvfError};
 use crate::guc::{self, IterativeScan};
 
 /// Looking at the 1-bit code of a row, in `cpu_operator_cost`s: design/ivf.md's goal of 10 ns, where a distance
@@ -56,7 +59,9 @@ pub unsafe extern "C-unwind" fn estimate(
         *correlation = 0.0;
         // Without the order there is nothing to read in; and neither rows without a vector, which the index does not have,
         // nor all rows for each one of another table are to be had from it.
-        if (*path).indexorderbys.is_null() || !(*path).path.param_info.is_null() || wants_null(path) {
+        let unusable =
+            (*path).indexorderbys.is_null() || !(*path).path.param_info.is_null() || wants_null(path);
+        if unusable || is_of_another_format((*path).indexinfo) {
             (*startup_cost, *total_cost) = (f64::INFINITY, f64::INFINITY);
             (*selectivity, *index_pages) = (0.0, 0.0);
             // Infinity no longer keeps a path from being the only one left.
@@ -108,6 +113,31 @@ pub unsafe extern "C-unwind" fn estimate(
                 *total_cost *= 0.999;
             }
         }
+    }
+}
+
+/// Whether an index was written by another version of pg_embed, and cannot be read by this one: then queries do without it,
+/// and each session says so once.
+///
+/// # Safety
+/// `info` is the planner's, of an index of ours, which it has locked.
+unsafe fn is_of_another_format(info: *const pg_sys::IndexOptInfo) -> bool {
+    thread_local! {
+        static TOLD: RefCell<HashSet<pg_sys::Oid>> = RefCell::new(HashSet::new());
+    }
+    // SAFETY: the caller's promise.
+    unsafe {
+        let index = (*info).indexoid;
+        let error = match (*info).hypothetical {
+            true => None,
+            false => with_pages(index, |pages| read_meta(pages).err()),
+        };
+        let Some(error @ IndexError::Version(_)) = error else { return false };
+        if TOLD.with_borrow_mut(|told| told.insert(index)) {
+            let name = owned(pg_sys::get_rel_name(index));
+            Error::from(IvfError::Unreadable { name, error }).say(PgLogLevel::WARNING);
+        }
+        true
     }
 }
 
