@@ -440,7 +440,7 @@ fn ivf_report(error: IvfError) -> ErrorReport {
                 IndexError::Replaced(_) => {
                     let message = format!("index \"{name}\" was trained again while it was read");
                     return report(Code::ERRCODE_T_R_SERIALIZATION_FAILURE, message)
-                        .set_hint("Run the query again. hot_standby_feedback avoids this on a standby.");
+                        .set_hint("Please run the query again.");
                 }
                 nearer @ IndexError::Nearer { .. } => format!("index \"{name}\" is corrupt: {nearer}"),
             };

@@ -21,6 +21,8 @@ fn ivfhandler(_fcinfo: pg_sys::FunctionCallInfo) -> i64 {
         amcanmulticol: true,
         amsearcharray: true,
         amsearchnulls: true,
+        // Of those that vacuum in parallel, each gets its share: a training takes as much as there is.
+        amusemaintenanceworkmem: true,
         amparallelvacuumoptions: (pg_sys::VACUUM_OPTION_PARALLEL_BULKDEL
             | pg_sys::VACUUM_OPTION_PARALLEL_COND_CLEANUP) as u8,
         // Before PostgreSQL 17 nobody asks; the build itself does (parallel.rs).

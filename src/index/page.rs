@@ -256,6 +256,11 @@ impl PageStore for Pages {
         agree: impl FnOnce() -> Result<bool, IndexError>,
     ) -> Result<bool, IndexError> {
         let lock = pg_sys::AccessExclusiveLock as pg_sys::LOCKMODE;
+        // Only at the end of VACUUM's own transaction: a standby keeps the lock until the end of one, and nothing else of this
+        // session is reading.
+        if !self.in_vacuum {
+            return Ok(false);
+        }
         // SAFETY: `index` is open. Its lock keeps everybody else from having its pages in use, or from knowing how many there
         // are. It is logged with a transaction ID, which a process that takes part in a parallel vacuum cannot have.
         unsafe {

@@ -153,8 +153,14 @@ fn refinement_page<'a, S: PageStore>(
         return Err(IndexError::corrupt(block, format!("has no refinement page for lane {lane}")).into());
     }
     let page = store.read(refinement)?;
-    page.expect(PageKind::Refinements, refinement)?;
-    Ok(Some(page))
+    if page.is(PageKind::Refinements) && page.start().link == block {
+        return Ok(Some(page));
+    }
+    // A standby frees the pages of a segment one after the other, and may have got so far only.
+    if store.is_replayed() {
+        return Err(IndexError::Replaced(refinement).into());
+    }
+    Err(IndexError::corrupt(refinement, format!("is not a Refinements page of block {block}")).into())
 }
 
 /// A list, as a query sees it.

@@ -77,7 +77,8 @@ impl Shape {
         } else {
             return None;
         };
-        (credit(meta, self.rows) >= self.rows || reason == Reason::Space).then_some(reason)
+        // A fresh list that is long is what a training has left that died: it was not charged for.
+        (credit(meta, self.rows) >= self.rows || reason == Reason::Fresh).then_some(reason)
     }
 }
 

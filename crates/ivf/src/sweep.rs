@@ -45,6 +45,7 @@ pub fn sweep<S: PageStore>(store: &S) -> Result<bool, S::Error> {
         }
         let mut change = store.change();
         let meta = change.lock_as(PageKind::Meta, META_BLOCK)?;
+        change.page_mut(meta)?; // first in the log, too
         for (&block, written) in blocks.iter().zip(written) {
             // What a dead training has reserved and not written is not in the log: a standby may not have the page.
             let at = if written { change.lock(block)? } else { change.lock_new(block)? };

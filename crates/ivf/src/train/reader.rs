@@ -4,7 +4,7 @@ use super::Plan;
 use crate::build::{Options, batch, default_lists, sample_rows};
 use crate::index::Index;
 use crate::insert::append_segment;
-use crate::layout::{Codes, FRESH, NO_BLOCK, Row};
+use crate::layout::{Codes, FRESH, MAX_DIMENSIONS, NO_BLOCK, Row};
 use crate::quantize::{Space, decode};
 use crate::random::SplitMix64;
 use crate::segments::{Visitor, all_first_segments, for_each_code, set_room, walk};
@@ -26,7 +26,9 @@ pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Trai
     };
     // A vacuum does not fail for want of memory: then there are fewer lists.
     let wanted = loop {
-        match sample_rows(&options, rows as f64, plan.memory) {
+        // Rows of an index have its codes' dimensions.
+        let padded = Options { dims: index.geometry.padded.min(MAX_DIMENSIONS), ..options };
+        match sample_rows(&padded, rows as f64, plan.memory) {
             Ok(wanted) => break wanted,
             Err(_) if options.lists > 1 => options.lists = options.lists * 3 / 4,
             Err(_) => break 1,
