@@ -43,7 +43,8 @@ pub unsafe extern "C-unwind" fn insert(
     false
 }
 
-/// The index as the statement's first row opened it, or a later one after a training; if that is the index's first row of all, its dimensions may
+/// The index as the statement's first row opened it, or a later one after a training; if that is the index's first row
+/// of all, its dimensions may
 /// become the index's.
 ///
 /// # Safety

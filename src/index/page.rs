@@ -68,7 +68,7 @@ impl Pages {
 
     /// Adds pages up to this one, unless somebody else does meanwhile.
     fn extend(&self, block: Block) -> Result<(), IndexError> {
-        // Of each other extension a few pages at a time; no index is damaged so that it leads far beyond its end.
+        // A training writes its pages in their order, so that none is far beyond the end; a damaged metapage could name any.
         const MOST: Block = 1 << 16;
         if block.saturating_sub(self.blocks()?) > MOST {
             return Err(IndexError::corrupt(block, "is far beyond the end"));
@@ -455,14 +455,6 @@ impl NewFork {
     }
 
     /// # Safety
-    /// As for [`NewFork::of`].
-    unsafe fn add(&mut self) -> pg_sys::Buffer {
-        self.blocks += 1;
-        // SAFETY: the caller's promise.
-        unsafe { add_page(self.index, self.fork) }
-    }
-
-    /// # Safety
     /// The buffer is pinned and locked exclusively.
     unsafe fn fill(buffer: pg_sys::Buffer, page: &Page) {
         // SAFETY: the caller's promise.
@@ -484,15 +476,13 @@ impl PageSink for NewFork {
         Ok(self.reserved - 1)
     }
 
-    /// Pages are written for the first time in their order, or after others that come before them.
+    /// Pages are written for the first time in their order.
     fn write(&mut self, block: Block, page: &Page) -> Result<(), IndexError> {
         // SAFETY: `index` is open, and the fork is ours.
         unsafe {
-            while self.blocks < block {
-                pg_sys::UnlockReleaseBuffer(self.add());
-            }
             let buffer = if block == self.blocks {
-                self.add()
+                self.blocks += 1;
+                add_page(self.index, self.fork)
             } else {
                 let buffer = pg_sys::ReadBufferExtended(self.index, self.fork, block, RBM_NORMAL, null_mut());
                 pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_EXCLUSIVE as i32);

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 
-use ivf::index::Index;
+use ivf::index::{Index, read_meta};
 use ivf::store::PageStore;
 use ivf::train::When;
 use ivf::vacuum::{self, Counts};
@@ -54,7 +54,7 @@ pub unsafe extern "C-unwind" fn cleanup(
         let when = if guc::auto_train() { When::Due } else { When::Never };
         let before = counts.free_pages;
         maintain(index, &pages, &counts.shape, when);
-        let meta = Index::open(&pages).or_raise_for(index).meta;
+        let (meta, _) = read_meta(&pages).or_raise_for(index);
         counts.pages = pages.blocks().or_raise_for(index);
         counts.free_pages = meta.free_pages;
         counts.freed_pages = meta.free_pages.saturating_sub(before);

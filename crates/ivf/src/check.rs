@@ -10,8 +10,8 @@ use crate::store::{Block, PageStore};
 /// Reads every page and returns what is wrong, at most `limit` problems. Rows may be inserted meanwhile, but no vacuum
 /// or training may run.
 ///
-/// Every page is used once, or is garbage of which the metapage knows; every list's chain, counters and hint are in order; every TID is in one lane only; every
-/// row's factors agree with its code. `memory`: bytes for the TIDs, which are compared in several rounds if they do
+/// Every page is used once, or is garbage of which the metapage knows; every list's chain, counters and hint are in
+/// order; every TID is in one lane only; every row's factors agree with its code. `memory`: bytes for the TIDs, which are compared in several rounds if they do
 /// not fit.
 pub fn check<S: PageStore>(store: &S, limit: usize, memory: usize) -> Result<Vec<String>, S::Error> {
     let index = Index::open(store)?;

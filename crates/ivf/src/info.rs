@@ -3,7 +3,7 @@
 use crate::index::{Index, automatic_probes};
 use crate::metric::Metric;
 use crate::segments::{all_first_segments, count_rows};
-use crate::shape::{Shape, imbalance};
+use crate::shape::Shape;
 use crate::store::PageStore;
 
 #[derive(Debug, Clone)]
@@ -18,7 +18,7 @@ pub struct Info {
     pub empty_lists: u64,
     /// Rows of the fresh list.
     pub fresh_rows: u64,
-    /// [`imbalance`]
+    /// [`crate::shape::imbalance`]
     pub imbalance: f64,
     pub pages: u32,
     pub free_pages: u32,
@@ -39,21 +39,20 @@ pub fn info<S: PageStore>(store: &S, wanted_lists: Option<usize>) -> Result<Info
     for first in all_first_segments(store, &index)? {
         lists.push(count_rows(store, &index, first)?);
     }
-    let fresh = lists.pop().unwrap_or(0);
-    let rows = lists.iter().sum::<u64>() + fresh;
-    let imbalance = imbalance(&lists);
+    let shape = Shape::of(&lists);
+    lists.pop();
     let meta = index.meta;
     Ok(Info {
         dims: meta.dims,
         metric: index.space.metric(),
         bits: meta.bits,
         lists: meta.lists,
-        rows,
+        rows: shape.rows,
         longest_list: lists.iter().copied().max().unwrap_or(0),
         empty_lists: lists.iter().filter(|&&rows| rows == 0).count() as u64,
-        fresh_rows: fresh,
-        imbalance,
-        due: Shape { rows, fresh, imbalance }.is_due(&meta, wanted_lists).is_some(),
+        fresh_rows: shape.fresh,
+        imbalance: shape.imbalance,
+        due: shape.is_due(&meta, wanted_lists).is_some(),
         pages: store.blocks()?,
         free_pages: meta.free_pages,
         trained_rows: meta.trained_rows,

@@ -47,10 +47,10 @@ pub fn insert<S: PageStore>(
         }
         // Whatever went wrong is no consequence of a training.
         placed?;
-        if place_fresh(store, index, &row)? {
+        if insert_into(store, index, index.meta.fresh, None, &row)? == Outcome::Done {
             return Ok(true);
         }
-        *index = Index::reopen(store, Some(index.clone()))?;
+        // The fresh list has ended with its generation, as the next round will find.
     }
     Err(IndexError::corrupt(index.meta.fresh, "starts a list that leads nowhere").into())
 }
@@ -93,11 +93,6 @@ pub(crate) fn place_in<S: PageStore>(
 /// Each failed attempt is one segment unlinked by the one vacuum there can be, or one training begun or ended, just between
 /// two reads of ours.
 const ATTEMPTS: usize = 100;
-
-/// Puts a row into the fresh list; false if that has ended with its generation.
-fn place_fresh<S: PageStore>(store: &S, index: &Index, row: &Row) -> Result<bool, S::Error> {
-    Ok(insert_into(store, index, index.meta.fresh, None, row)? == Outcome::Done)
-}
 
 /// Tells an index without rows what dimensions its vectors have,
 /// 1..=[`MAX_DIMENSIONS`](crate::layout::MAX_DIMENSIONS), unless it has learnt it by now. It gets its first list,

@@ -229,8 +229,7 @@ pub struct Meta {
     pub rows: u64,
     /// Rows at the time of the training.
     pub trained_rows: u64,
-    /// Rows inserted and deleted since the training, as of the last vacuum.
-    pub inserted: u64,
+    /// Rows deleted since the training, as of the last vacuum.
     pub deleted: u64,
     /// Rows that the next training may read without costing more than the changes since the build are worth; see
     /// [`crate::shape`].
@@ -259,7 +258,7 @@ pub struct Segment {
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
-const _: () = assert!(size_of::<Meta>() == 144);
+const _: () = assert!(size_of::<Meta>() == 136);
 const _: () = assert!(size_of::<Segment>() == 28);
 const _: () = assert!(size_of::<Factors>() == 20);
 const _: () = assert!(size_of::<Tid>() == 6);
@@ -517,7 +516,7 @@ impl Meta {
     pub(crate) fn enter(&mut self, written: &Written, now: i64) {
         let &Written { mean, directory, fresh, lists, rows, imbalance, .. } = written;
         (self.mean, self.directory, self.fresh, self.lists) = (mean, directory, fresh, lists);
-        (self.rows, self.trained_rows, self.inserted, self.deleted) = (rows, rows, 0, 0);
+        (self.rows, self.trained_rows, self.deleted) = (rows, rows, 0);
         (self.trained_at, self.trained_imbalance) = (now, imbalance);
     }
 

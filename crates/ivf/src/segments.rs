@@ -2,7 +2,7 @@
 
 use crate::geometry::Geometry;
 use crate::index::{Index, Part};
-use crate::layout::{Codes, LANES, NO_BLOCK, Page, PageKind, Tid};
+use crate::layout::{Codes, LANES, NO_BLOCK, Page, PageKind, Row, Tid};
 use crate::quantize::{Query, Refined};
 use crate::shortlist::{self, Shortlist, Sketch};
 use crate::store::{Block, Change, IndexError, PageStore, ReadPage, Recent};
@@ -99,15 +99,22 @@ pub fn refine_lanes<S: PageStore>(
     visit_codes(store, geometry, (block, codes), lanes, signs, refine)
 }
 
-/// Likewise, with the whole codes themselves: sign bits and refinement record.
-pub fn for_each_code<S: PageStore>(
+/// Likewise, with all that the index has of a row.
+pub fn for_each_row<S: PageStore>(
     store: &S,
     geometry: &Geometry,
-    segment: (Block, Codes),
+    (block, codes): (Block, Codes),
     lanes: impl Iterator<Item = usize>,
-    each: impl FnMut(usize, &[u8], &[u8]),
+    mut each: impl FnMut(usize, Row),
 ) -> Result<(), S::Error> {
-    visit_codes(store, geometry, segment, lanes, &mut Vec::new(), each)
+    let mut values = Vec::new();
+    let row = |lane, signs: &[u8], refinement: &[u8]| {
+        values.clear();
+        codes.write_values(lane, &mut values);
+        let (tid, factors) = (codes.tid(lane), codes.factors(lane));
+        each(lane, Row { tid, factors, values: &values, signs, refinement });
+    };
+    visit_codes(store, geometry, (block, codes), lanes, &mut Vec::new(), row)
 }
 
 fn visit_codes<S: PageStore>(

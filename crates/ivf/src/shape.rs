@@ -54,6 +54,12 @@ const FRESH_ROWS: u64 = 1000;
 const SPACE: u32 = 1024;
 
 impl Shape {
+    /// Of lists with so many rows, the last of which is the fresh one.
+    pub fn of(lengths: &[u64]) -> Shape {
+        let (&fresh, lists) = lengths.split_last().unwrap_or((&0, &[]));
+        Shape { rows: lengths.iter().sum(), fresh, imbalance: imbalance(lists) }
+    }
+
     /// Whether an index is to be trained again; `lists` if the user says how many.
     pub fn is_due(&self, meta: &Meta, lists: Option<usize>) -> Option<Reason> {
         let wanted = lists.unwrap_or_else(|| default_lists(self.rows as f64));
@@ -84,6 +90,7 @@ impl Shape {
 
 /// Rows that a training may read when there are `rows`: what those since the build have left of what the changes were worth.
 pub(crate) fn credit(meta: &Meta, rows: u64) -> u64 {
+    // Rows now = rows trained + inserted - deleted.
     let inserted = (rows + meta.deleted).saturating_sub(meta.trained_rows);
     meta.credit.saturating_add(CREDIT.saturating_mul(inserted + meta.deleted))
 }

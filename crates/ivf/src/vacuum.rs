@@ -4,7 +4,7 @@ use crate::geometry::Geometry;
 use crate::index::Index;
 use crate::layout::{Codes, CodesMut, META_BLOCK, NO_BLOCK, PageKind, Tid};
 use crate::segments::{all_first_segments, count_rows, endless, set_room};
-use crate::shape::{Shape, imbalance};
+use crate::shape::Shape;
 use crate::store::{Block, Change, IndexError, PageStore};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -57,21 +57,17 @@ struct Cleaned {
 fn finish<S: PageStore>(store: &S, cleaned: Cleaned) -> Result<Counts, S::Error> {
     let Cleaned { removed, freed_pages, lengths } = cleaned;
     let pages = store.blocks()?;
-    let (&fresh, lists) = lengths.split_last().unwrap_or((&0, &[]));
-    let rows: u64 = lengths.iter().sum();
+    let shape = Shape::of(&lengths);
     let mut change = store.change();
     let at = change.lock_as(PageKind::Meta, META_BLOCK)?;
     let meta = change.page(at).meta();
     let free_pages = meta.free_pages;
     let deleted = meta.deleted + removed;
-    // Rows now = rows trained + inserted - deleted.
-    let inserted = (rows + deleted).saturating_sub(meta.trained_rows);
-    if (meta.rows, meta.inserted, meta.deleted) != (rows, inserted, deleted) {
+    if (meta.rows, meta.deleted) != (shape.rows, deleted) {
         let meta = change.page_mut(at)?.meta_mut();
-        (meta.rows, meta.inserted, meta.deleted) = (rows, inserted, deleted);
+        (meta.rows, meta.deleted) = (shape.rows, deleted);
         change.commit()?;
     }
-    let shape = Shape { rows, fresh, imbalance: imbalance(lists) };
     Ok(Counts { removed, shape, pages, free_pages, freed_pages })
 }
 
@@ -108,7 +104,7 @@ fn clean_list<S: PageStore>(
             drop(change);
         }
         // The first segment stays: the directory points to it, and what is known of the whole list is there. So do those of
-        // the fresh list, which is short.
+        // the fresh list, which goes with its generation.
         let may_go = live == 0 && block != first && first != index.meta.fresh;
         if may_go && unlink(store, geometry, (first, previous, block), &mut cleaned.freed_pages)? {
             block = next;

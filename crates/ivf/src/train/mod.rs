@@ -19,7 +19,7 @@ use pages::NewPages;
 use reader::{Reader, learn};
 
 /// Attempts to put the new lists in force while rows are coming. The time between two of them is that of placing the rows
-/// that came in the time before: it gets shorter unless rows come faster than one process places them.
+/// that came in the time before, and of the change itself.
 const ATTEMPTS: usize = 100;
 
 /// What a training is to do.

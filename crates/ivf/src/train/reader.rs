@@ -2,12 +2,13 @@
 
 use super::Plan;
 use crate::build::{Options, batch, default_lists, sample_rows};
+use crate::geometry::Geometry;
 use crate::index::Index;
 use crate::insert::append_segment;
 use crate::layout::{Codes, FRESH, MAX_DIMENSIONS, NO_BLOCK, Row};
 use crate::quantize::{Space, decode};
 use crate::random::SplitMix64;
-use crate::segments::{Visitor, all_first_segments, for_each_code, set_room, walk};
+use crate::segments::{Visitor, all_first_segments, for_each_row, set_room, walk};
 use crate::store::{Block, Change, PageStore, Recent};
 use crate::trained::Trained;
 
@@ -74,16 +75,21 @@ impl<S: PageStore> Visitor<S::Error> for Sample<'_, S> {
         }
         let vectors = &mut self.vectors;
         let chosen = chosen.into_iter();
-        for_each_code(self.store, geometry, (page.block, codes), chosen, |lane, signs, refinement| {
-            let start = vectors.len();
-            vectors.resize(start + geometry.padded, 0.0);
-            decode(signs, refinement, geometry.bits, &codes.factors(lane), &mut vectors[start..]);
+        for_each_row(self.store, geometry, (page.block, codes), chosen, |_, row| {
+            push_decoded(geometry, &row, vectors);
         })?;
         Ok(self.wanted > 0)
     }
 
     // Nothing is unlinked meanwhile.
     fn restart(&mut self) {}
+}
+
+/// Appends the vector that a row's code stands for, centred and rotated.
+fn push_decoded(geometry: &Geometry, row: &Row, vectors: &mut Vec<f32>) {
+    let start = vectors.len();
+    vectors.resize(start + geometry.padded, 0.0);
+    decode(row.signs, row.refinement, geometry.bits, &row.factors, &mut vectors[start..]);
 }
 
 /// What is done with a row: the number of its list, and the encoded row.
@@ -126,22 +132,10 @@ impl<'a, S: PageStore> Reader<'a, S> {
             let page = self.store.read(block)?;
             let codes = Codes::of(&page, geometry, block)?;
             let (rows, vectors) = (&mut self.rows, &mut self.vectors);
-            let mut values = Vec::new();
-            for_each_code(
-                self.store,
-                geometry,
-                (block, codes),
-                codes.live_lanes(),
-                |lane, signs, refinement| {
-                    let factors = codes.factors(lane);
-                    values.clear();
-                    codes.write_values(lane, &mut values);
-                    Row { tid: codes.tid(lane), factors, values: &values, signs, refinement }.write(rows);
-                    let start = vectors.len();
-                    vectors.resize(start + geometry.padded, 0.0);
-                    decode(signs, refinement, geometry.bits, &factors, &mut vectors[start..]);
-                },
-            )?;
+            for_each_row(self.store, geometry, (block, codes), codes.live_lanes(), |_, row| {
+                row.write(rows);
+                push_decoded(geometry, &row, vectors);
+            })?;
         }
         if self.vectors.len() >= self.batch * geometry.padded {
             self.drain(each)?;

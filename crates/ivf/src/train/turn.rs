@@ -2,7 +2,7 @@
 
 use crate::index::Index;
 use crate::layout::{Codes, CodesMut, META_BLOCK, NO_BLOCK, PageKind, Row};
-use crate::segments::for_each_code;
+use crate::segments::for_each_row;
 use crate::shape::credit;
 use crate::store::{Block, Change, PageStore};
 use crate::writer::Written;
@@ -27,13 +27,10 @@ pub fn turn<S: PageStore>(
         if codes.next() != NO_BLOCK || !codes.live_lanes().all(fits) {
             return Ok(None);
         }
-        for_each_code(store, geometry, (open, codes), codes.live_lanes(), |lane, signs, refinement| {
-            let mut values = Vec::new();
-            codes.write_values(lane, &mut values);
-            let mut row = Vec::new();
-            Row { tid: codes.tid(lane), factors: codes.factors(lane), values: &values, signs, refinement }
-                .write(&mut row);
-            rows.push((lane, row));
+        for_each_row(store, geometry, (open, codes), codes.live_lanes(), |lane, row| {
+            let mut bytes = Vec::new();
+            row.write(&mut bytes);
+            rows.push((lane, bytes));
         })?;
     }
     let fresh = change.lock_as(PageKind::Codes, written.fresh)?;
