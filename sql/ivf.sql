@@ -78,7 +78,8 @@ CREATE FUNCTION ivf_info(
     index regclass, OUT metric text, OUT dimensions integer, OUT bits integer, OUT lists integer, OUT "rows" bigint,
     OUT longest_list bigint, OUT empty_lists bigint, OUT imbalance double precision, OUT bytes bigint,
     OUT free_bytes bigint, OUT trained_rows bigint, OUT trained_at timestamptz, OUT automatic_probes integer,
-    OUT columns text[], OUT fresh_rows bigint, OUT training_due boolean
+    OUT columns text[], OUT fresh_rows bigint, OUT training_due boolean, OUT probes_at_90 double precision,
+    OUT probes_at_95 double precision, OUT probes_at_99 double precision, OUT calibrated boolean
 ) RETURNS SETOF record
     AS 'MODULE_PATHNAME', 'ivf_info_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL RESTRICTED ROWS 1;
 COMMENT ON FUNCTION ivf_info(regclass) IS 'what an ivf index is like: lists, rows, size, training';
@@ -86,6 +87,10 @@ COMMENT ON FUNCTION ivf_info(regclass) IS 'what an ivf index is like: lists, row
 CREATE FUNCTION ivf_maintain(index regclass, force boolean DEFAULT false) RETURNS boolean
     AS 'MODULE_PATHNAME', 'ivf_maintain_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
 COMMENT ON FUNCTION ivf_maintain(regclass, boolean) IS 'trains an ivf index again if its rows have become more, fewer or others, or at once; for the owner of its table. VACUUM does it by itself';
+
+CREATE FUNCTION ivf_calibrate(index regclass, queries vector[]) RETURNS boolean
+    AS 'MODULE_PATHNAME', 'ivf_calibrate_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE;
+COMMENT ON FUNCTION ivf_calibrate(regclass, vector[]) IS 'measures with given queries how far scans of an ivf index have to read for ivf.target_recall, in place of its own rows; for the owner of its table';
 
 CREATE FUNCTION ivf_check(index regclass, heapallindexed boolean DEFAULT false) RETURNS SETOF text
     AS 'MODULE_PATHNAME', 'ivf_check_wrapper' LANGUAGE C VOLATILE STRICT PARALLEL UNSAFE ROWS 1;

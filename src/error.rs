@@ -138,6 +138,11 @@ pub enum IvfError {
     NotAnIndex {
         name: String,
     },
+    /// To calibrate with.
+    FewQueries {
+        least: usize,
+        given: usize,
+    },
     /// An argument that is to be 1..=limit.
     OutOfBounds {
         name: &'static str,
@@ -503,6 +508,11 @@ fn ivf_report(error: IvfError) -> ErrorReport {
             report(Code::ERRCODE_LOCK_NOT_AVAILABLE, format!("could not obtain lock on relation \"{name}\""))
                 .set_hint("A VACUUM or a CREATE INDEX is at work; try again later.")
         }
+        E::FewQueries { least, given } => report(
+            Code::ERRCODE_INVALID_PARAMETER_VALUE,
+            format!("at least {least} queries are needed, not {given}"),
+        )
+        .set_detail("NULLs, and zero vectors where they have no distance, do not count."),
         E::NotAnIndex { name } => {
             report(Code::ERRCODE_WRONG_OBJECT_TYPE, format!("\"{name}\" is not an ivf index"))
         }

@@ -24,6 +24,7 @@ static ON_TRUNCATE: GucSetting<OnTruncate> = GucSetting::<OnTruncate>::new(OnTru
 static CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(64);
 static MAX_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static PROBES: GucSetting<i32> = GucSetting::<i32>::new(0);
+static TARGET_RECALL: GucSetting<f64> = GucSetting::<f64>::new(0.95);
 static ITERATIVE_SCAN: GucSetting<IterativeScan> = GucSetting::<IterativeScan>::new(IterativeScan::Relaxed);
 static AUTO_TRAIN: GucSetting<bool> = GucSetting::<bool>::new(true);
 static MAX_PROBES: GucSetting<i32> = GucSetting::<i32>::new(MAX_LISTS);
@@ -186,10 +187,20 @@ fn define() {
     GucRegistry::define_int_guc(
         c"ivf.probes",
         c"Lists that a scan of an ivf index reads before it returns the first row.",
-        c"More find more of the nearest rows, and take longer; 0 chooses by the number of lists.",
+        c"More find more of the nearest rows, and take longer; 0: as many as each query needs for ivf.target_recall.",
         &PROBES,
         0,
         MAX_LISTS,
+        GucContext::Userset,
+        GucFlags::EXPLAIN,
+    );
+    GucRegistry::define_float_guc(
+        c"ivf.target_recall",
+        c"Share of a query's ten nearest rows that a scan of an ivf index is to find, on average.",
+        c"1 reads the whole index, and finds all. With ivf.probes = 0.",
+        &TARGET_RECALL,
+        0.5,
+        1.0,
         GucContext::Userset,
         GucFlags::EXPLAIN,
     );
@@ -306,6 +317,11 @@ pub fn max_workers() -> usize {
 pub fn probes() -> usize {
     ensure_defined();
     PROBES.get() as usize
+}
+
+pub fn target_recall() -> f64 {
+    ensure_defined();
+    TARGET_RECALL.get()
 }
 
 pub fn iterative_scan() -> IterativeScan {

@@ -6,6 +6,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ivf::build::{self, Encoder, Trained, Writer};
 use ivf::index::Index;
+use ivf::layout::Tid;
+use ivf::recall::{self, Example};
 use ivf::store::IndexError;
 use ivf::train::RowSort;
 use pgrx::pg_sys::ForkNumber::{self, INIT_FORKNUM, MAIN_FORKNUM};
@@ -40,6 +42,7 @@ pub enum Phase {
     Train,
     Assign,
     Load,
+    TryOut,
 }
 
 impl Phase {
@@ -50,6 +53,7 @@ impl Phase {
             (Phase::Train, c"training"),
             (Phase::Assign, c"assigning tuples"),
             (Phase::Load, c"loading tuples"),
+            (Phase::TryOut, c"measuring recall"),
         ]
         .into_iter()
         .find_map(|(phase, name)| (phase as i64 == number).then_some(name))
@@ -78,8 +82,12 @@ pub unsafe extern "C-unwind" fn build(
         let (heap_tuples, index_tuples) = match prepare(&source).or_raise() {
             Some((options, sample)) => {
                 Phase::Train.start();
-                let trained = Trained::train(&options, sample, &mut check_interrupts).or_raise_for(index);
-                load(&source, &trained)
+                let Sample { mut vectors, mut tids, .. } = sample;
+                let examples = build::hold_out(&mut vectors, &mut tids, options.dims, &options);
+                let trained = Trained::train(&options, vectors, &mut check_interrupts).or_raise_for(index);
+                let counts = load(&source, &trained);
+                try_out(index, examples).or_raise_for(index);
+                counts
             }
             None => {
                 write_without_dimensions(index, MAIN_FORKNUM).or_raise();
@@ -98,7 +106,7 @@ pub unsafe extern "C-unwind" fn build(
 ///
 /// # Safety
 /// As for [`Source::for_each`].
-unsafe fn prepare(source: &Source) -> Result<Option<(build::Options, Vec<f32>)>, Error> {
+unsafe fn prepare(source: &Source) -> Result<Option<(build::Options, Sample)>, Error> {
     // SAFETY: the caller's promise.
     unsafe {
         let memory = maintenance_work_mem() as usize * 1024;
@@ -122,13 +130,13 @@ unsafe fn prepare(source: &Source) -> Result<Option<(build::Options, Vec<f32>)>,
         let wanted = build::sample_rows(&options, rows, memory)
             .map_err(|needed| IvfError::Memory { needed, available: memory })?;
         if survey.has_whole_table() && survey.rows <= wanted as u64 {
-            return Ok(Some((options, survey.vectors)));
+            return Ok(Some((options, survey)));
         }
         // A whole page a sample row would read more of a table of short rows than it has to.
         let blocks = (wanted as f64 / survey.density().max(f64::MIN_POSITIVE)).ceil() as u32;
         drop(survey);
         let plan = Plan { blocks, rows: wanted, bytes: memory };
-        Ok(Some((options, Sample::take(source, Some(dims), plan).vectors)))
+        Ok(Some((options, Sample::take(source, Some(dims), plan))))
     }
 }
 
@@ -194,6 +202,21 @@ unsafe fn load(source: &Source, trained: &Trained) -> (f64, f64) {
         }
         (counts.read, index_tuples as f64)
     }
+}
+
+/// Measures how far scans have to read, with rows that the lists were not made of.
+///
+/// # Safety
+/// `index` is open and has been written.
+unsafe fn try_out(index: pg_sys::Relation, examples: Vec<(Tid, Vec<f32>)>) -> Result<(), IndexError> {
+    Phase::TryOut.start();
+    // SAFETY: the caller's promise.
+    let pages = unsafe { Pages::of(index) };
+    let engine = Index::open(&pages)?;
+    let example =
+        |(tid, vector): (Tid, Vec<f32>)| Example { tid: Some(tid), query: engine.space.query(&vector) };
+    let memory = maintenance_work_mem() as usize * 1024;
+    recall::try_out(&pages, &engine, examples.into_iter().map(example).collect(), memory)
 }
 
 /// KiB that each of so many processes has for its sort, when all of them together have `memory` KiB; `None` if that is

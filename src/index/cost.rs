@@ -7,8 +7,9 @@ use std::ptr::null_mut;
 use ivf::build::default_lists;
 use ivf::estimate;
 use ivf::geometry::Geometry;
-use ivf::index::{Index, automatic_probes, read_meta};
-use ivf::scan::lists_for;
+use ivf::index::{Index, read_meta};
+use ivf::recall::Curve;
+use ivf::scan::expected_lists;
 use ivf::store::{IndexError, PageStore};
 use ivf::vector::norm;
 use pgrx::{PgList, PgLogLevel, is_a, pg_guard, pg_sys};
@@ -39,6 +40,8 @@ struct Shape {
     lists: f64,
     /// Share of the pages that hold 1-bit codes.
     code_pages: f64,
+    /// How far scans have to read.
+    curve: Curve,
 }
 
 /// `amcostestimate`
@@ -224,8 +227,9 @@ impl Shape {
         let (rows, pages) = unsafe { ((*info).tuples.max(1.0), f64::from((*info).pages).max(1.0)) };
         // SAFETY: as above; a hypothetical index has no pages to read.
         let known = unsafe { if (*info).hypothetical { None } else { stored((*info).indexoid) } };
-        let (lists, code_pages) = known.unwrap_or_else(|| (default_lists(rows) as f64, CODE_PAGES));
-        Shape { rows, pages, lists: lists.max(1.0), code_pages }
+        let (lists, code_pages, curve) =
+            known.unwrap_or_else(|| (default_lists(rows) as f64, CODE_PAGES, Curve::UNKNOWN));
+        Shape { rows, pages, lists: lists.max(1.0), code_pages, curve }
     }
 
     /// Before the first row, and for all rows, of which this share satisfies the conditions on columns of the index. The
@@ -263,8 +267,12 @@ impl Shape {
     /// Share of the lists that are read before the first row, if this share of the rows satisfies the conditions on
     /// columns of the index.
     fn probed(&self, matching: f64) -> f64 {
-        let share = self.probes() / self.lists;
-        (share * lists_for(matching)).min(self.limit()).max(share).min(1.0)
+        let share = |matching| {
+            let lists =
+                expected_lists(&self.curve, guc::probes(), guc::target_recall(), self.lists, matching);
+            lists / self.lists
+        };
+        share(matching).min(self.limit()).max(share(1.0)).min(1.0)
     }
 
     /// Share of the lists that a scan reads at most, beyond its probes.
@@ -272,22 +280,14 @@ impl Shape {
         let lists = if guc::iterative_scan() == IterativeScan::Off { 0 } else { guc::max_probes() };
         (lists as f64 / self.lists).min(1.0)
     }
-
-    /// Lists that are read before the first row.
-    fn probes(&self) -> f64 {
-        match guc::probes() {
-            0 => automatic_probes(self.lists as usize) as f64,
-            probes => probes as f64,
-        }
-    }
 }
 
-/// Lists, and the share of the pages with 1-bit codes, as the index itself says; `None` if it cannot be read, which
+/// Lists, the share of the pages with 1-bit codes, and how far to read, as the index itself says; `None` if it cannot be read, which
 /// is for a scan to complain about, not for the planner.
 ///
 /// # Safety
 /// The index exists and is locked.
-unsafe fn stored(index: pg_sys::Oid) -> Option<(f64, f64)> {
+unsafe fn stored(index: pg_sys::Oid) -> Option<(f64, f64, Curve)> {
     // SAFETY: the caller's promise.
     unsafe { with_pages(index, shape) }
 }
@@ -310,8 +310,8 @@ unsafe fn with_pages<T>(index: pg_sys::Oid, read: impl FnOnce(&Pages) -> Option<
     }
 }
 
-fn shape(pages: &Pages) -> Option<(f64, f64)> {
+fn shape(pages: &Pages) -> Option<(f64, f64, Curve)> {
     let (meta, _) = read_meta(pages).ok().filter(|(meta, _)| meta.dims > 0)?;
     let geometry = Geometry::new(meta.dims as usize, meta.bits as usize, meta.columns);
-    Some((f64::from(meta.lists), 1.0 / (1.0 + geometry.refinement_pages() as f64)))
+    Some((f64::from(meta.lists), 1.0 / (1.0 + geometry.refinement_pages() as f64), meta.curve))
 }

@@ -1,6 +1,7 @@
 //! SQL functions that look into an index: `ivf_info`, `ivf_check`; [`super::recall`] has another.
 
 use ivf::metric::Metric;
+use ivf::scan::expected_lists;
 use ivf::{check, info};
 use pgrx::iter::{SetOfIterator, TableIterator};
 use pgrx::prelude::*;
@@ -11,6 +12,7 @@ use super::page::Pages;
 use super::rows::Source;
 use super::{COLUMN, OfIndex, owned};
 use crate::error::{Error, IvfError, OrRaise};
+use crate::guc;
 use crate::spi::as_user;
 
 /// Problems that `ivf_check` tells at most: many pages can be broken in the same way.
@@ -147,6 +149,10 @@ fn ivf_info(
         name!(columns, Vec<String>),
         name!(fresh_rows, i64),
         name!(training_due, bool),
+        name!(probes_at_90, f64),
+        name!(probes_at_95, f64),
+        name!(probes_at_99, f64),
+        name!(calibrated, bool),
     ),
 > {
     let opened = Opened::new(index, Privilege::Select, pg_sys::AccessShareLock).or_raise();
@@ -160,6 +166,7 @@ fn ivf_info(
         Metric::InnerProduct => "inner product",
         Metric::Cosine => "cosine",
     };
+    let probes = |recall| expected_lists(&info.curve, 0, recall, info.lists.into(), 1.0);
     let bytes = |pages: u32| i64::from(pages) * i64::from(pg_sys::BLCKSZ);
     TableIterator::once((
         metric.to_owned(),
@@ -177,11 +184,15 @@ fn ivf_info(
         (info.trained_at != 0)
             .then(|| TimestampWithTimeZone::try_from(info.trained_at - POSTGRES_EPOCH).ok())
             .flatten(),
-        info.automatic_probes as i32,
+        probes(guc::target_recall()).round() as i32,
         // SAFETY: the index is open.
         unsafe { column_names(opened.index) },
         info.fresh_rows as i64,
         info.due,
+        probes(0.9),
+        probes(0.95),
+        probes(0.99),
+        info.curve.calibrated != 0,
     ))
 }
 

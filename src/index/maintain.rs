@@ -68,6 +68,26 @@ fn memory() -> i32 {
     }
 }
 
+/// Locks the table as VACUUM does, so that nobody else removes rows or trains the index, and the index for changing it.
+///
+/// # Errors
+/// Another command has that lock: who waited for it would have CREATE INDEX CONCURRENTLY, which has it, wait for this
+/// statement's snapshot.
+///
+/// # Safety
+/// Both are open.
+pub unsafe fn lock(opened: &Opened) -> Result<(), Error> {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
+        if !pg_sys::ConditionalLockRelation(opened.table, lock) {
+            return Err(IvfError::Busy { name: name_of(opened.table) }.into());
+        }
+        pg_sys::LockRelation(opened.index, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+    }
+    Ok(())
+}
+
 /// Trains an index again if that is due, or if `force` says so. Whether it did.
 #[pg_extern(sql = false)]
 fn ivf_maintain(index: pg_sys::Oid, force: bool) -> bool {
@@ -75,13 +95,7 @@ fn ivf_maintain(index: pg_sys::Oid, force: bool) -> bool {
     let when = if force { When::Always } else { When::Due };
     // SAFETY: both are open.
     unsafe {
-        // As VACUUM locks the table; only one of them can keep the index in shape. Who waits for it here would have
-        // CREATE INDEX CONCURRENTLY, which has it, wait for this statement's snapshot.
-        let lock = pg_sys::ShareUpdateExclusiveLock as pg_sys::LOCKMODE;
-        if !pg_sys::ConditionalLockRelation(opened.table, lock) {
-            Error::from(IvfError::Busy { name: name_of(opened.table) }).raise();
-        }
-        pg_sys::LockRelation(opened.index, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE);
+        lock(&opened).or_raise();
         let pages = opened.pages();
         let engine = Index::open(&pages).or_raise_for(opened.index);
         let counts = vacuum::count(&pages, &engine).or_raise_for(opened.index);

@@ -3,6 +3,7 @@
 //! One file a verb of the access method; [`page`] holds the guards over Postgres's buffers that the engine works on.
 
 mod build;
+mod calibrate;
 mod columns;
 mod compare;
 mod condition;

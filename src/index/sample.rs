@@ -1,5 +1,6 @@
 //! A random sample of a table's vectors: random pages, and of their rows as many as there is room for.
 
+use ivf::layout::Tid;
 use ivf::random::SplitMix64;
 use pgrx::pg_sys;
 
@@ -23,6 +24,8 @@ pub struct Sample {
     pub dims: Option<usize>,
     /// Rows × dims.
     pub vectors: Vec<f32>,
+    /// Of these rows.
+    pub tids: Vec<Tid>,
     /// Rows that the pages hold, kept or not.
     pub rows: u64,
     blocks: u32,
@@ -37,7 +40,8 @@ impl Sample {
     /// As for [`Source::for_each`].
     pub unsafe fn take(source: &Source, dims: Option<usize>, plan: Plan) -> Sample {
         let blocks_of_table = source.blocks();
-        let mut sample = Sample { dims, vectors: Vec::new(), rows: 0, blocks: 0, blocks_of_table };
+        let mut sample =
+            Sample { dims, vectors: Vec::new(), tids: Vec::new(), rows: 0, blocks: 0, blocks_of_table };
         if let (Some(dims), true) = (dims, plan.rows < usize::MAX) {
             // Not more than is asked for, as a vector that grows would take.
             let wanted = plan.rows * dims;
@@ -85,11 +89,14 @@ impl Sample {
         let vector = row.vector();
         let dims = *self.dims.get_or_insert(vector.len());
         check_dimensions(dims, vector.len())?;
-        let start = place.unwrap_or(0) * dims;
-        if start == self.vectors.len() {
+        let place = place.unwrap_or(0);
+        let start = place * dims;
+        if place == self.tids.len() {
             self.vectors.extend_from_slice(&vector);
+            self.tids.push(row.tid);
         } else {
             self.vectors[start..start + dims].copy_from_slice(&vector);
+            self.tids[place] = row.tid;
         }
         Ok(())
     }

@@ -338,6 +338,7 @@ unsafe fn start(scan: pg_sys::IndexScanDesc, pages: &Pages, kept: &mut Kept) -> 
         let options = Options {
             within,
             probes: guc::probes(),
+            recall: guc::target_recall(),
             iterative: guc::iterative_scan() != IterativeScan::Off,
             max_probes: guc::max_probes(),
             // In KiB.

@@ -6,6 +6,8 @@ use crate::kmeans::KMeans;
 use crate::layout::{Page, Row, Tid};
 use crate::metric::Metric;
 use crate::quantize::encode;
+use crate::random::SplitMix64;
+use crate::recall::QUERIES;
 use crate::store::IndexError;
 use crate::trained::SEED;
 pub use crate::trained::Trained;
@@ -49,7 +51,7 @@ pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize,
         training.max(load_memory(options, options.lists.min(sample), memory))
     };
     // Somewhat more than there are said to be.
-    let wanted = (options.lists * SAMPLE_PER_LIST).min((rows * 1.1) as usize + 100);
+    let wanted = (training_rows(options) + examples(options)).min((rows * 1.1) as usize + 100);
     let least = (options.lists * LEAST_SAMPLE_PER_LIST).min(wanted);
     if bytes(least) > memory {
         return Err(bytes(least));
@@ -59,6 +61,38 @@ pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize,
     let fitting =
         (0..=64).rev().map(|i| (least + i * step).min(wanted)).find(|&sample| bytes(sample) <= memory);
     Ok(fitting.unwrap_or(least))
+}
+
+/// Rows that training is the better for.
+fn training_rows(options: &Options) -> usize {
+    options.lists * SAMPLE_PER_LIST
+}
+
+/// Rows that the recall of the lists is tried with: of one list it is known.
+fn examples(options: &Options) -> usize {
+    if options.lists > 1 { QUERIES } else { 0 }
+}
+
+/// Takes rows out of a sample for trying the recall, as lists fit those rows better that they are made of. Of `vectors`,
+/// rows × dims with these TIDs, as many as are to spare, or else an eighth.
+pub fn hold_out(
+    vectors: &mut Vec<f32>,
+    tids: &mut Vec<Tid>,
+    dims: usize,
+    options: &Options,
+) -> Vec<(Tid, Vec<f32>)> {
+    let rows = tids.len();
+    let count = rows.saturating_sub(training_rows(options)).max(rows / 8).min(examples(options));
+    let mut random = SplitMix64(SEED);
+    let mut held = Vec::with_capacity(count);
+    for _ in 0..count {
+        let row = random.below(tids.len());
+        let (start, last) = (row * dims, (tids.len() - 1) * dims);
+        held.push((tids.swap_remove(row), vectors[start..start + dims].to_vec()));
+        vectors.copy_within(last.., start);
+        vectors.truncate(last);
+    }
+    held
 }
 
 /// Bytes that [`Trained`], [`Encoder`] and [`Writer`] need, at most, when the build has `memory`.

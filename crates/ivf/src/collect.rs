@@ -112,6 +112,17 @@ pub struct Collector<'a, S> {
     masks: Vec<u16>,
 }
 
+/// What a collector has read so far.
+pub struct Progress<'a> {
+    /// Of the lists that it was given last.
+    pub lists: usize,
+    pub rows: u64,
+    /// Those that satisfy the conditions.
+    pub matching: u64,
+    /// See [`Shortlist::bounds`].
+    pub bounds: &'a [f32],
+}
+
 /// Rows that there is room for whatever the setting says: enough that a heap of them is worth its while.
 const LEAST_ROOM: usize = 64;
 
@@ -147,20 +158,21 @@ impl<'a, S: PageStore> Collector<'a, S> {
         }
     }
 
-    /// Reads lists until the rows of them and those that satisfy the conditions are `enough`; returns how many, or `None`
+    /// Reads lists until, before one of them, what was read is `enough`; returns how many, or `None`
     /// if all have to be read again, because the sign bits of their rows do not fit into memory, or because vacuum got in
     /// between.
     pub fn read(
         &mut self,
         lists: &[List],
-        enough: impl Fn(u64, u64) -> bool,
+        mut enough: impl FnMut(Progress) -> bool,
     ) -> Result<Option<usize>, S::Error> {
         if let (Mode::Signs(_), true) = (self.mode, self.filter.is_empty()) {
             let segments = lists.iter().map(|list| usize::from(list.run)).sum();
             self.collected.shortlist.reserve(segments, self.index.geometry.blocks, self.options.memory);
         }
         for (i, list) in lists.iter().enumerate() {
-            if enough(self.rows, self.matching) {
+            let (rows, matching, bounds) = (self.rows, self.matching, self.collected.shortlist.bounds());
+            if enough(Progress { lists: i, rows, matching, bounds }) {
                 return Ok(Some(i));
             }
             if let Some(next) = lists.get(i + 1) {

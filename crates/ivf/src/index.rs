@@ -46,7 +46,8 @@ impl Index {
         let same = |known: &Rc<Index>| {
             let fixed = |meta: &Meta| {
                 let lists = (meta.mean, meta.directory, meta.lists, meta.fresh, meta.generation);
-                (meta.dims, meta.bits, meta.columns, meta.seed, lists, meta.training, meta.is_training)
+                let counts = (meta.training, meta.is_training, meta.curve);
+                (meta.dims, meta.bits, meta.columns, meta.seed, lists, counts)
             };
             fixed(&known.meta) == fixed(&meta) && known.space.metric() == metric && known.space.mean() == mean
         };

@@ -1,7 +1,8 @@
 //! What can be told about an index.
 
-use crate::index::{Index, automatic_probes};
+use crate::index::Index;
 use crate::metric::Metric;
+use crate::recall::Curve;
 use crate::segments::{all_first_segments, count_rows};
 use crate::shape::Shape;
 use crate::store::PageStore;
@@ -27,8 +28,8 @@ pub struct Info {
     pub due: bool,
     /// Microseconds since 1970.
     pub trained_at: i64,
-    /// Lists that a scan reads with `ivf.probes = 0`.
-    pub automatic_probes: u32,
+    /// How far scans have to read.
+    pub curve: Curve,
 }
 
 /// Reads every code page. `wanted_lists`: what the user has asked for.
@@ -57,6 +58,6 @@ pub fn info<S: PageStore>(store: &S, wanted_lists: Option<usize>) -> Result<Info
         free_pages: meta.free_pages,
         trained_rows: meta.trained_rows,
         trained_at: meta.trained_at,
-        automatic_probes: automatic_probes(meta.lists as usize) as u32,
+        curve: meta.curve,
     })
 }

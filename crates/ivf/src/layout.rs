@@ -6,6 +6,7 @@ use crate::columns::{Columns, Value, Width, read_values, write_values};
 use crate::geometry::Geometry;
 use crate::metric::Metric;
 use crate::quantize::Factors;
+use crate::recall::Curve;
 use crate::store::{Block, IndexError};
 use crate::writer::Written;
 use bytemuck::{Pod, Zeroable, cast_slice, cast_slice_mut, from_bytes, from_bytes_mut};
@@ -39,7 +40,7 @@ pub const META_BLOCK: Block = 0;
 const MAGIC: u16 = 0x7645;
 
 /// Raised when the meaning of a page changes; another version is refused with the hint to REINDEX.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// The content of a page.
 #[derive(Clone)]
@@ -238,6 +239,8 @@ pub struct Meta {
     pub trained_at: i64,
     /// [`crate::shape::imbalance`] at that time.
     pub trained_imbalance: f64,
+    /// How far scans have to read.
+    pub curve: Curve,
 }
 
 /// The header of a code page, which is the first page of a segment.
@@ -258,7 +261,7 @@ pub struct Segment {
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
-const _: () = assert!(size_of::<Meta>() == 136);
+const _: () = assert!(size_of::<Meta>() == 512);
 const _: () = assert!(size_of::<Segment>() == 28);
 const _: () = assert!(size_of::<Factors>() == 20);
 const _: () = assert!(size_of::<Tid>() == 6);
@@ -518,6 +521,7 @@ impl Meta {
         (self.mean, self.directory, self.fresh, self.lists) = (mean, directory, fresh, lists);
         (self.rows, self.trained_rows, self.deleted) = (rows, rows, 0);
         (self.trained_at, self.trained_imbalance) = (now, imbalance);
+        self.curve.queries = 0;
     }
 
     /// A metapage's first content; the page has been initialised.
@@ -527,6 +531,7 @@ impl Meta {
         self.bits = bits as u32;
         self.columns = columns;
         self.seed = seed;
+        self.curve = Curve::UNKNOWN;
     }
 }
 

@@ -21,6 +21,7 @@ pub mod metric;
 pub mod pca;
 pub mod quantize;
 pub mod random;
+pub mod recall;
 pub mod reorder;
 pub mod rotate;
 pub mod rows;

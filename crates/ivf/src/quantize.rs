@@ -39,9 +39,12 @@ impl Factors {
     };
 }
 
-/// Standard deviations of the 1-bit estimate's error that a lower bound leaves: misses under 0.6% of true neighbours
-/// (measured, design/ivf.md).
-const DEVIATIONS: f64 = 1.9;
+/// Standard deviations of the 1-bit estimate's error that a lower bound leaves. What they miss of the true neighbours
+/// depends on the rows, as neighbours that are all about as far away are more easily confused: .0017 of those of text
+/// embeddings and .0103 where clusters reach over one another (measured); [`crate::recall`] measures it for each index.
+pub const FEW_DEVIATIONS: f64 = 1.9;
+/// For a recall that leaves no room for that: one estimate in 700 is farther off.
+pub const MANY_DEVIATIONS: f64 = 3.0;
 
 /// What rounding to `f32` changes a number by, relative to it.
 const UNIT: f64 = f32::EPSILON as f64 / 2.0;
@@ -184,13 +187,32 @@ impl Space {
         }
     }
 
+    /// The query for a row of which there is no more than its code: `z` is what that stands for.
+    pub fn query_for_code(&self, z: &[f32]) -> Query {
+        let mut w = z.to_vec();
+        if self.metric != Metric::InnerProduct {
+            // The norm matters in so far as it is a usual one.
+            return self.query_with(1.0, 0.0, w);
+        }
+        let mut origin = Vec::new();
+        self.origin(&mut origin);
+        w.iter_mut().zip(&origin).for_each(|(w, origin)| *w -= origin);
+        let mean_product = -product(&origin, &w);
+        self.query_with(norm_squared(&w).sqrt(), mean_product, w)
+    }
+
     /// `w`: the query, centred (but not for the inner product) and rotated.
     fn query_of(&self, q: &[f32], w: Vec<f32>) -> Query {
+        let mean_product = if self.metric == Metric::InnerProduct { product(&self.mean, q) } else { 0.0 };
+        self.query_with(norm_squared(q).sqrt(), mean_product, w)
+    }
+
+    /// `q_norm`: |q|; `mean_product`: mean·q, for the inner product.
+    fn query_with(&self, q_norm: f64, mean_product: f64, w: Vec<f32>) -> Query {
         let form = Form::of(self.metric);
-        let q_norm = norm_squared(q).sqrt();
         let norm = norm_squared(&w).sqrt();
         let base = match self.metric {
-            Metric::InnerProduct => -product(&self.mean, q),
+            Metric::InnerProduct => -mean_product,
             _ => form.query * norm * norm,
         };
         let bounded = norm <= LARGEST_NORM
@@ -205,7 +227,7 @@ impl Space {
             base: if bounded { base as f32 } else { f32::NAN },
             norm: form.norm as f32,
             product: form.product as f32,
-            error: (form.product * DEVIATIONS * norm) as f32,
+            error: (form.product * FEW_DEVIATIONS * norm) as f32,
             floor: form.floor,
         };
         let sum = w.chunks(8).map(|part| part.iter().copied().map(f64::from).sum::<f64>()).sum();
@@ -294,6 +316,17 @@ pub struct Refined {
 }
 
 impl Query {
+    /// The same query, whose [`Query::lower_bounds`] leave so many standard deviations.
+    pub fn allowing_for(mut self, deviations: f64) -> Query {
+        self.bounds.error = self.error_of_deviations(deviations);
+        self
+    }
+
+    /// What so many standard deviations are for the key of a row whose error is 1.
+    pub fn error_of_deviations(&self, deviations: f64) -> f32 {
+        (Form::of(self.metric).product * deviations * self.norm) as f32
+    }
+
     /// Probable lower bounds of the keys of all rows of a code page, from their sign bits. `codes` as in
     /// [`crate::layout::Codes::codes`]; the factors have one element a lane, as has `out`. What is computed for a
     /// lane that is not in use means nothing.

@@ -4,20 +4,24 @@ use std::collections::BinaryHeap;
 use std::mem::take;
 use std::rc::Rc;
 
-use crate::collect::{Candidate, Collected, Collector, Mode, Place};
+use crate::build::MAX_LISTS;
+use crate::collect::{Candidate, Collected, Collector, Mode, Place, Progress};
 use crate::filter::Filter;
 use crate::index::{Index, automatic_probes};
 use crate::layout::Tid;
 use crate::metric::Metric;
 use crate::quantize::{Query, Refined};
+use crate::recall::{Curve, Reach, score};
 use crate::segments::{self, Directory, List};
 use crate::shortlist::{self, Shortlist, Sketch};
 use crate::store::PageStore;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Lists to scan before the first row is returned; 0 = automatic.
+    /// Lists to scan before the first row is returned; 0: as many as it takes for `recall`.
     pub probes: usize,
+    /// The share of a query's nearest ten rows that queries are to find on average, 0.5..=1.
+    pub recall: f64,
     /// Goes on to further lists when those are used up.
     pub iterative: bool,
     /// Lists to scan at most, in all, unless `probes` is greater.
@@ -31,23 +35,41 @@ pub struct Options {
 }
 
 impl Options {
-    /// Lists to scan before the first row is returned, of so many.
-    fn probes(&self, lists: usize) -> usize {
+    /// Lists to scan before the first row is returned.
+    fn probes(&self, index: &Index, lists: usize) -> Probes {
+        let curve = &index.meta.curve;
         match self.probes {
-            0 => automatic_probes(lists).min(self.max_probes),
-            probes => probes,
+            0 if self.recall >= 1.0 => Probes::Number(lists.min(self.max_probes)),
+            0 if curve.is_known() => Probes::Within(curve.threshold(self.recall)),
+            0 => Probes::Number(automatic_probes(lists).min(self.max_probes)),
+            probes => Probes::Number(probes),
         }
     }
 
-    /// Lists to scan at most, when `probes` are scanned before the first row is returned.
-    fn limit(&self, probes: usize) -> usize {
-        if self.iterative { probes.max(self.max_probes) } else { probes }
+    /// Lists that are likely to be scanned before the first row is returned, about.
+    fn expected(&self, index: &Index) -> usize {
+        match self.probes {
+            0 => (index.meta.curve.lists(self.recall, 1.0) as usize).clamp(LEAST_EXPECTED, MAX_LISTS),
+            _ => 1,
+        }
+    }
+
+    /// Lists to scan at most, when so many were scanned before the first row was returned.
+    fn limit(&self, first: usize) -> usize {
+        if self.iterative { first.max(self.max_probes) } else { first }
     }
 
     /// Whether a row is too far away whose key is at least this.
     pub(crate) fn is_beyond(&self, metric: Metric, lower: f32) -> bool {
         self.within.is_some_and(|within| metric.distance(lower) > within)
     }
+}
+
+/// Which lists to scan.
+enum Probes {
+    Number(usize),
+    /// Those whose [`score`] is not above this.
+    Within(f64),
 }
 
 /// What rows are ordered by.
@@ -98,6 +120,8 @@ pub struct Scan {
     unread: Option<Unread>,
     /// Lists that were read so far, or are about to be, the last of which are `batch`.
     probed: usize,
+    /// Lists that were read before the first row was returned.
+    first: usize,
     /// The lists that are being returned.
     batch: Vec<List>,
     /// They are the first ones, with which the fresh list is read.
@@ -125,6 +149,10 @@ struct Unread {
     directory: Directory,
     /// Nearer than those that the directory has left, the nearest first.
     ahead: Vec<List>,
+    /// The key of the nearest of all, once known.
+    nearest: Option<f32>,
+    /// Lists that it has given.
+    given: usize,
 }
 
 impl Unread {
@@ -141,11 +169,48 @@ impl Unread {
             let wanted = wanted - lists.len();
             lists.extend(self.directory.nearest(store, index, query, wanted, &mut Vec::new())?);
         }
+        self.nearest = self.nearest.or(lists.first().map(|list| list.key));
+        self.given += lists.len();
         Ok(lists)
+    }
+
+    /// The next lists whose [`score`] is within `threshold`, at most `limit`; one if there is one and none was given yet.
+    /// `expected`: about so many will be.
+    fn within<S: PageStore>(
+        &mut self,
+        store: &S,
+        index: &Index,
+        query: &Query,
+        (threshold, expected, limit): (f64, usize, usize),
+    ) -> Result<Vec<List>, S::Error> {
+        let mut lists: Vec<List> = Vec::new();
+        loop {
+            let wanted = lists.len().max(expected).min(limit - lists.len());
+            let before = self.given;
+            let mut more = self.next(store, index, query, wanted)?;
+            let beyond = more
+                .iter()
+                .enumerate()
+                .position(|(i, list)| before + i > 0 && self.score(before + i, list) > threshold);
+            if let Some(beyond) = beyond {
+                self.put_back(&more.split_off(beyond));
+            }
+            let is_last = beyond.is_some() || more.is_empty();
+            lists.append(&mut more);
+            if is_last {
+                return Ok(lists);
+            }
+        }
+    }
+
+    /// Of a list that comes after so many others.
+    fn score(&self, before: usize, list: &List) -> f64 {
+        score(before + 1, list.key, self.nearest.unwrap_or(list.key))
     }
 
     /// Takes back the last lists that it has given.
     fn put_back(&mut self, lists: &[List]) {
+        self.given -= lists.len();
         self.ahead.splice(..0, lists.iter().copied());
     }
 }
@@ -162,10 +227,21 @@ fn are_enough(rows: u64, matching: u64, held: u64) -> bool {
 
 const SELECTIVE: f64 = 0.4;
 
-/// How many times as many lists a scan reads for a condition that this share of the rows satisfies.
-pub fn lists_for(share: f64) -> f64 {
-    share.powf(-SELECTIVE)
+/// Lists of so many that a scan reads before the first row is returned, on average, if this share of the rows satisfies its
+/// conditions. `probes` and `recall` as in [`Options`].
+pub fn expected_lists(curve: &Curve, probes: usize, recall: f64, lists: f64, share: f64) -> f64 {
+    let more = share.powf(-SELECTIVE);
+    let expected = match probes {
+        0 if recall >= 1.0 => lists,
+        0 if curve.is_known() => curve.lists(recall, share).max(curve.lists(recall, 1.0) * more),
+        0 => automatic_probes(lists as usize) as f64 * more,
+        probes => probes as f64 * more,
+    };
+    expected.max(1.0).min(lists.max(1.0))
 }
+
+/// Lists that are looked up at once, however few are expected: 20 more cost 2 µs.
+const LEAST_EXPECTED: usize = 8;
 
 /// Rows taken first from the shortlist: a query for ten rows reads the whole codes of 60 (measured, README.md).
 const FIRST_SKETCHES: usize = 96;
@@ -178,12 +254,15 @@ impl Scan {
     /// `query` has the index's dimensions, if it knows them; `None` returns every row of every list, in no order.
     pub fn new(index: Rc<Index>, query: Option<&[f32]>, options: Options) -> Scan {
         Scan {
-            query: query.filter(|_| index.knows_dimensions()).map(|query| index.space.query(query)),
+            query: query
+                .filter(|_| index.knows_dimensions())
+                .map(|query| index.space.query(query).allowing_for(Curve::deviations(options.recall))),
             index,
             options,
             filter: Filter::default(),
             unread: None,
             probed: 0,
+            first: 0,
             batch: Vec::new(),
             with_fresh: false,
             cut: None,
@@ -301,13 +380,28 @@ impl Scan {
             Some(unread) => unread,
             none => {
                 let directory = Directory::read(store, &self.index, query)?;
-                none.insert(Unread { directory, ahead: Vec::new() })
+                none.insert(Unread { directory, ahead: Vec::new(), nearest: None, given: 0 })
             }
         };
-        let probes = self.options.probes(unread.directory.lists());
-        let wanted = probes.min(self.options.limit(probes).saturating_sub(self.probed));
-        self.batch = unread.next(store, &self.index, query, wanted)?;
         self.with_fresh = self.probed == 0;
+        let probes = self.options.probes(&self.index, unread.directory.lists());
+        self.batch = match probes {
+            Probes::Number(number) if self.probed == 0 => unread.next(store, &self.index, query, number)?,
+            Probes::Within(threshold) if self.probed == 0 => {
+                let expected = self.options.expected(&self.index);
+                let within = (threshold, expected, self.options.max_probes.max(1));
+                unread.within(store, &self.index, query, within)?
+            }
+            // As many again; a query with few near lists would go on by small steps.
+            Probes::Number(_) | Probes::Within(_) => {
+                let left = self.options.limit(self.first).saturating_sub(self.probed);
+                let wanted = self.first.max(self.options.expected(&self.index)).min(left);
+                unread.next(store, &self.index, query, wanted)?
+            }
+        };
+        if self.with_fresh {
+            self.first = self.batch.len();
+        }
         self.probed += self.batch.len();
         self.statistics.lists = self.probed as u64;
         Ok(!self.batch.is_empty())
@@ -320,6 +414,8 @@ impl Scan {
         let again = self.cut.is_some();
         // Rows of the lists that are read without conditions, too.
         let mut held = None;
+        let by_curve =
+            !self.filter.is_empty() && self.options.probes == 0 && self.index.meta.curve.is_known();
         let whole_codes = self.cut.is_some() || self.batch.len() == lists;
         let mut mode = match &self.query {
             None => Mode::Everything,
@@ -330,22 +426,39 @@ impl Scan {
         self.collected.candidates = take(&mut self.candidates).into_vec();
         loop {
             let (wanted, collected) = ((&self.options, &self.filter), &mut self.collected);
+            let mut reach = by_curve.then(Reach::default);
             let mut collector = Collector::new(store, &self.index, mode, wanted, self.cut, collected);
             let mut complete = true;
             if self.with_fresh {
                 let fresh = List { key: 0.0, first: self.index.meta.fresh, run: 1 };
-                complete = collector.read(&[fresh], |_, _| false)?.is_some();
+                complete = collector.read(&[fresh], |_| false)?.is_some();
             }
-            complete = complete && collector.read(&self.batch, |_, _| false)?.is_some();
+            let before = self.probed - self.batch.len();
+            let note = |progress: Progress| {
+                if let (Some(reach), Some(unread)) = (&mut reach, &self.unread) {
+                    let list = &self.batch[progress.lists];
+                    reach.go_on(progress.bounds, unread.score(before + progress.lists, list));
+                }
+                false
+            };
+            complete = complete && collector.read(&self.batch, note)?.is_some();
             let held = *held.get_or_insert(collector.rows);
             // Where memory ends, what there is will do: the rest follows with the next lists.
             while let (false, false, Some(query), Some(unread), true, None) =
                 (again, self.filter.is_empty(), &self.query, &mut self.unread, complete, collector.cut)
             {
-                let limit = self.options.limit(self.options.probes(lists));
+                let limit = self.options.limit(self.first);
                 let wanted = self.batch.len().min(limit.saturating_sub(self.probed));
+                let before = unread.given;
                 let more = unread.next(store, &self.index, query, wanted)?;
-                let enough = |rows, matching| are_enough(rows, matching, held);
+                let enough = |Progress { lists, rows, matching, bounds }: Progress| match &mut reach {
+                    None => are_enough(rows, matching, held),
+                    Some(reach) => {
+                        reach.go_on(bounds, unread.score(before + lists, &more[lists]));
+                        let share = (matching + 1) as f64 / (rows + 1) as f64;
+                        reach.is_enough(&self.index.meta.curve, self.options.recall, share)
+                    }
+                };
                 let read = collector.read(&more, enough)?;
                 complete = read.is_some();
                 let (more, rest) = more.split_at(read.unwrap_or(0));

@@ -87,6 +87,11 @@ impl Shortlist {
         }
     }
 
+    /// Of all lanes of the blocks that were added; NaN for one that has no row for the scan.
+    pub fn bounds(&self) -> &[f32] {
+        &self.bounds
+    }
+
     /// Rows that were not taken yet.
     pub fn open(&self) -> usize {
         self.open

@@ -114,7 +114,7 @@ fn tid(number: u32) -> Tid {
 
 fn options() -> Options {
     let (order, memory) = (Order::Bound, 1 << 22);
-    Options { probes: 0, iterative: true, max_probes: 32_768, order, within: None, memory }
+    Options { probes: 0, recall: 0.95, iterative: true, max_probes: 32_768, order, within: None, memory }
 }
 
 /// Vectors around `centres`.

@@ -285,8 +285,15 @@ fn within_a_distance_nothing_of_the_probed_lists_is_missing_and_the_scan_ends() 
             for query in &all[..20] {
                 let exact = table.exact_search(query, usize::MAX);
                 let seen = |probes: usize, within: Option<f64>| {
-                    let options =
-                        Options { probes, iterative: true, max_probes: 32_768, order, within, memory };
+                    let options = Options {
+                        probes,
+                        recall: 0.95,
+                        iterative: true,
+                        max_probes: 32_768,
+                        order,
+                        within,
+                        memory,
+                    };
                     let mut scan = table.scan(Some(query), options);
                     let mut distances = Vec::new();
                     while let Some(hit) = scan.next(&table.store).unwrap() {

@@ -9,6 +9,7 @@ mod turn;
 use crate::index::{Index, read_meta};
 use crate::insert::place_in;
 use crate::layout::{META_BLOCK, NO_BLOCK, PageKind, Row};
+use crate::recall::{Example, try_out};
 use crate::segments::first_segments;
 use crate::shape::{Reason, Shape};
 use crate::store::{Block, Change, PageStore};
@@ -84,10 +85,11 @@ pub fn maintain<S: PageStore, R: RowSort>(
     if meta.dims == 0 || !wanted {
         return Ok(None);
     }
-    let Some(written) = train(store, plan, sort)? else {
+    let Some((written, examples)) = train(store, plan, sort)? else {
         end_dead(store)?;
         return Ok(None);
     };
+    try_out(store, &Index::open(store)?, examples, plan.memory)?;
     sweep(store)?;
     Ok(Some(Report { reason, rows: written.rows, lists: written.lists }))
 }
@@ -105,15 +107,15 @@ fn end_dead<S: PageStore>(store: &S) -> Result<(), S::Error> {
     change.commit()
 }
 
-/// `None` if rows come faster than they can be placed. As [`maintain`] otherwise.
+/// `None` if rows come faster than they can be placed. As [`maintain`] otherwise. Returns rows to try the lists with, too.
 fn train<S: PageStore, R: RowSort>(
     store: &S,
     plan: &Plan,
     sort: impl FnOnce(&Trained) -> R,
-) -> Result<Option<Written>, S::Error> {
+) -> Result<Option<(Written, Vec<Example>)>, S::Error> {
     let free = begin(store)?;
     let index = Index::open(store)?;
-    let trained = learn(store, &index, plan)?;
+    let (trained, examples) = learn(store, &index, plan)?;
     let mut sort = sort(&trained);
 
     let mut reader = Reader::new(store, &index, &trained, plan.memory);
@@ -148,7 +150,7 @@ fn train<S: PageStore, R: RowSort>(
     for _ in 0..ATTEMPTS {
         if let Some(moved) = turn::turn(store, &index, &written, open, plan.now)? {
             written.rows += moved;
-            return Ok(Some(written));
+            return Ok(Some((written, examples)));
         }
         let mut place = |list: u32, row: &[u8]| {
             written.rows += 1;

@@ -1,13 +1,14 @@
 //! The rows of an index, for a training: a sample to learn from, then each with the list that it is to be in.
 
 use super::Plan;
-use crate::build::{Options, batch, default_lists, sample_rows};
+use crate::build::{Options, batch, default_lists, hold_out, sample_rows};
 use crate::geometry::Geometry;
 use crate::index::Index;
 use crate::insert::append_segment;
-use crate::layout::{Codes, FRESH, MAX_DIMENSIONS, NO_BLOCK, Row};
+use crate::layout::{Codes, FRESH, MAX_DIMENSIONS, NO_BLOCK, Row, Tid};
 use crate::quantize::{Space, decode};
 use crate::random::SplitMix64;
+use crate::recall::Example;
 use crate::segments::{Visitor, all_first_segments, for_each_row, set_room, walk};
 use crate::store::{Block, Change, PageStore, Recent};
 use crate::trained::Trained;
@@ -15,8 +16,12 @@ use crate::trained::Trained;
 /// Which rows are sampled. Any number does.
 const SEED: u64 = 0x5eed;
 
-/// Learns new centroids from a sample of the rows.
-pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Trained, S::Error> {
+/// Learns new centroids from a sample of the rows. Returns other rows, too, that they can be tried with.
+pub fn learn<S: PageStore>(
+    store: &S,
+    index: &Index,
+    plan: &Plan,
+) -> Result<(Trained, Vec<Example>), S::Error> {
     let rows = index.meta.rows;
     let mut options = Options {
         dims: index.geometry.dims,
@@ -39,6 +44,7 @@ pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Trai
         store,
         index,
         vectors: Vec::with_capacity(wanted.min(rows as usize) * index.geometry.padded),
+        tids: Vec::new(),
         wanted,
         left: rows as usize,
         random: SplitMix64(SEED),
@@ -47,7 +53,12 @@ pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Trai
         walk(store, index.lists(), first, &mut sample)?;
     }
     let space = Space::new(index.space.metric(), index.meta.seed, index.space.mean().to_vec());
-    Trained::train_again(&options, space, sample.vectors, &mut || store.check_interrupts())
+    let Sample { mut vectors, mut tids, .. } = sample;
+    let held = hold_out(&mut vectors, &mut tids, index.geometry.padded, &options);
+    let example = |(tid, z): (Tid, Vec<f32>)| Example { tid: Some(tid), query: space.query_for_code(&z) };
+    let examples = held.into_iter().map(example).collect();
+    let trained = Trained::train_again(&options, space, vectors, &mut || store.check_interrupts())?;
+    Ok((trained, examples))
 }
 
 /// So many of the rows, each with the same probability (Knuth's algorithm S).
@@ -56,6 +67,8 @@ struct Sample<'a, S> {
     index: &'a Index,
     /// Rows × padded.
     vectors: Vec<f32>,
+    /// Of these.
+    tids: Vec<Tid>,
     wanted: usize,
     /// Rows that have not been seen, if there are as many as were counted.
     left: usize,
@@ -73,10 +86,11 @@ impl<S: PageStore> Visitor<S::Error> for Sample<'_, S> {
             }
             self.left = self.left.saturating_sub(1);
         }
-        let vectors = &mut self.vectors;
+        let (vectors, tids) = (&mut self.vectors, &mut self.tids);
         let chosen = chosen.into_iter();
         for_each_row(self.store, geometry, (page.block, codes), chosen, |_, row| {
             push_decoded(geometry, &row, vectors);
+            tids.push(row.tid);
         })?;
         Ok(self.wanted > 0)
     }

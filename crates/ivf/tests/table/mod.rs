@@ -179,6 +179,7 @@ pub fn build_into(
 pub fn probes(probes: usize) -> Options {
     Options {
         probes,
+        recall: 0.95,
         iterative: false,
         max_probes: 32_768,
         order: Order::Bound,
