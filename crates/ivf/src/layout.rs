@@ -261,7 +261,7 @@ pub struct Segment {
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
-const _: () = assert!(size_of::<Meta>() == 512);
+const _: () = assert!(size_of::<Meta>() == 472);
 const _: () = assert!(size_of::<Segment>() == 28);
 const _: () = assert!(size_of::<Factors>() == 20);
 const _: () = assert!(size_of::<Tid>() == 6);

@@ -36,10 +36,39 @@ DROP TABLE t;
 SELECT name, setting, min_val, max_val, enumvals, context FROM pg_settings WHERE name ~ '^ivf\.' ORDER BY name;
 SELECT setting, error_of('SET ' || setting) FROM unnest(ARRAY[
     'ivf.probes = -1', 'ivf.probes = 0', 'ivf.probes = 32769', 'ivf.iterative_scan = on', 'ivf.iterative_scan = off',
-    'ivf.iterative_scan = relaxed_order', 'ivf.max_probes = 0', 'ivf.max_probes = 32769', 'ivf.lists = 1'
+    'ivf.iterative_scan = relaxed_order', 'ivf.max_probes = 0', 'ivf.max_probes = 32769', 'ivf.lists = 1',
+    'ivf.target_recall = 0.4', 'ivf.target_recall = 1.1', 'ivf.target_recall = 0.8'
 ]) setting;
 RESET ivf.probes;
+RESET ivf.target_recall;
 RESET ivf.iterative_scan;
+
+-- Recall.
+CREATE TABLE t (id int, val vector(4), most vector(4));
+SELECT setseed(0.25);
+INSERT INTO t SELECT n, v, v FROM (SELECT n, ARRAY[random(), random(), random(), random()]::vector(4) FROM generate_series(1, 2000) n) r (n, v);
+CREATE INDEX i ON t USING ivf (val) WITH (lists = 20);
+CREATE INDEX one ON t USING ivf (most) WITH (lists = 1);
+SELECT probes_at_90 < probes_at_95 AND probes_at_95 < probes_at_99 AND probes_at_99 < lists AS more_for_more, calibrated FROM ivf_info('i');
+SELECT round(probes_at_95) = automatic_probes AS by_default, (SELECT automatic_probes FROM ivf_info('one')) AS of_one FROM ivf_info('i');
+SET ivf.target_recall = 1;
+SELECT ivf_recall('i'), automatic_probes FROM ivf_info('i');
+SET ivf.target_recall = 0.9;
+SELECT ivf_recall('i') BETWEEN 0.8 AND 0.98 AS about, automatic_probes = round(probes_at_90) AS chosen FROM ivf_info('i');
+RESET ivf.target_recall;
+SELECT ivf_calibrate('i', (SELECT array_agg(val) FROM t WHERE id <= 200)), ivf_calibrate('one', (SELECT array_agg(val) FROM t WHERE id <= 200));
+SELECT calibrated FROM ivf_info('i');
+SELECT ivf_calibrate('i', NULL), ivf_calibrate(NULL, '{}');
+SELECT queries, error_of(format('SELECT ivf_calibrate(''i'', %L)', queries)) FROM (VALUES
+    ('{}'::vector[]), ('{"[1,2,3,4]",NULL}'), ('{"[1,2]"}')) v (queries);
+SELECT error_of('SELECT ivf_calibrate(''t'', ''{}'')');
+CREATE ROLE somebody;
+GRANT ALL ON t TO somebody;
+SET ROLE somebody;
+SELECT ivf_calibrate('i', '{}');
+RESET ROLE;
+DROP TABLE t;
+DROP ROLE somebody;
 
 -- Dimensions.
 CREATE TABLE t (plain vector, most vector(2000), more vector(2001));

@@ -13,6 +13,8 @@ use crate::store::{Block, Change, PageStore, Recent};
 
 /// Fewer queries tell nothing.
 pub const LEAST_QUERIES: usize = 20;
+/// Thresholds by which rows and queries are compared: up to that for .98.
+const COMPARED: usize = 6;
 /// The neighbours, and the next row after them.
 const KEPT: usize = NEIGHBOURS + 1;
 /// Rows without which nothing is said of a rarity.
@@ -95,25 +97,18 @@ impl Measurement {
 
     /// If it was measured by queries, and `old` by rows of the same lists.
     fn calibrating(self, old: &Curve) -> Curve {
-        let mut stretch = [1.0; RECALLS.len()];
-        for (level, stretch) in stretch.iter_mut().enumerate() {
-            let ratio = self.thresholds[0][level] / (old.thresholds[0][level] / old.stretch[level]);
-            if ratio.is_finite() && ratio > 0.0 {
-                *stretch = ratio;
-            }
-        }
-        self.curve([1.0; RECALLS.len()], stretch, 1)
+        // Of the highest recalls too little is known, and the first lists alone may suffice for low ones.
+        let sum = |table: &Table| table[0][..COMPARED].iter().sum::<f32>();
+        let ratio = sum(&self.thresholds) / (sum(&old.thresholds) / old.stretch);
+        let stretch = if old.is_known() && ratio.is_finite() && ratio > 0.0 { ratio } else { 1.0 };
+        self.curve(1.0, stretch, 1)
     }
 
-    /// The thresholds, times `factors`.
-    fn curve(self, factors: [f32; RECALLS.len()], stretch: [f32; RECALLS.len()], calibrated: u32) -> Curve {
-        let mut thresholds = self.thresholds;
-        for row in &mut thresholds {
-            row.iter_mut().zip(factors).for_each(|(threshold, factor)| *threshold *= factor);
-        }
+    /// The thresholds, times `factor`.
+    fn curve(self, factor: f32, stretch: f32, calibrated: u32) -> Curve {
+        let thresholds = self.thresholds.map(|row| row.map(|threshold| threshold * factor));
         let lists = thresholds.map(|row| row.map(|threshold| count(&self.scores, threshold)));
-        let (queries, lost) = (self.queries as u32, self.lost);
-        Curve { queries, calibrated, lost, reserved: 0, thresholds, lists, stretch }
+        Curve { queries: self.queries as u32, calibrated, lost: self.lost, stretch, thresholds, lists }
     }
 }
 

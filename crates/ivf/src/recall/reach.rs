@@ -37,12 +37,12 @@ impl Reach {
     /// Whether the list that it has gone on to is too far out to be read for a recall. `share`: of the rows read so far that
     /// satisfy the conditions.
     pub fn is_enough(&self, curve: &Curve, recall: f64, share: f64) -> bool {
-        let mut scores = [0.0; NEIGHBOURS];
-        let is_full = self.nearest.len() == NEIGHBOURS;
-        if is_full {
-            scores.iter_mut().zip(&self.nearest).for_each(|(score, &(_, found))| *score = found);
-            scores.sort_unstable_by(f64::total_cmp);
+        if self.nearest.len() < NEIGHBOURS {
+            return false;
         }
-        self.score > curve.threshold_of_matching(recall, share, is_full.then_some(&scores))
+        let mut scores = [0.0; NEIGHBOURS];
+        scores.iter_mut().zip(&self.nearest).for_each(|(score, &(_, found))| *score = found);
+        scores.sort_unstable_by(f64::total_cmp);
+        self.score > curve.threshold_of_matching(recall, share, &scores)
     }
 }
