@@ -298,6 +298,13 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
+/// How long a test under load goes on: as many seconds as PG_EMBED_TEST_SECONDS says.
+pub fn duration(otherwise: u64) -> Duration {
+    let seconds = std::env::var("PG_EMBED_TEST_SECONDS").ok();
+    let seconds = seconds.map(|seconds| seconds.parse().expect("PG_EMBED_TEST_SECONDS is a number"));
+    Duration::from_secs(seconds.unwrap_or(otherwise))
+}
+
 /// Waits for a condition that another process brings about.
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {

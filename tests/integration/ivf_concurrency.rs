@@ -1,36 +1,16 @@
 //! Everything at once: nothing lost, nothing twice.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use postgres::Client;
 use postgres::error::SqlState;
-use postgres::{Client, SimpleQueryMessage};
 
-use crate::cluster::{Cluster, refused, rows, value, wait_until};
+use crate::cluster::{Cluster, duration, refused, rows, value, wait_until};
 use crate::ivf::{
     BY_INDEX, BY_WHOLE_INDEX, COSINE, Clusters, L2, assert_sound, copy, found, make_index, make_table,
     problems, search, text,
 };
 use crate::ivf_load::{self, DIMS, Load, assert_committed};
-
-/// How long everything goes on. `PG_EMBED_TEST_SECONDS=60` gives the full minute.
-fn duration() -> Duration {
-    let seconds = std::env::var("PG_EMBED_TEST_SECONDS").ok();
-    Duration::from_secs(
-        seconds.map_or(20, |seconds| seconds.parse().expect("PG_EMBED_TEST_SECONDS is a number")),
-    )
-}
-
-fn query_rows(messages: Vec<SimpleQueryMessage>) -> Vec<Vec<String>> {
-    let mut rows = vec![];
-    for message in messages {
-        if let SimpleQueryMessage::Row(row) = message {
-            rows.push((0..row.len()).map(|i| row.get(i).unwrap_or_default().to_string()).collect());
-        }
-    }
-    rows
-}
 
 #[test]
 fn everything_at_once() {
@@ -38,7 +18,6 @@ fn everything_at_once() {
     let mut client = cluster.client();
     let anchors = 1_000;
     ivf_load::make_table(&mut client, anchors, L2, 10);
-    let vectors = Arc::new(ivf_load::source(0).vectors(anchors));
     let mut load = Load::start(&cluster, 3, 1);
     load.repeat(&cluster, |client| client.batch_execute("VACUUM t"));
     load.repeat(&cluster, ivf_load::train);
@@ -50,40 +29,11 @@ fn everything_at_once() {
             other => other,
         }
     });
-    // Near searches: the row itself is first, and no row comes twice.
-    let searched = Arc::new(AtomicU64::new(0));
-    for number in 0..2u64 {
-        let (vectors, searched) = (vectors.clone(), searched.clone());
-        let mut at = number as usize;
-        load.repeat(&cluster, move |client| {
-            at = (at + 13) % anchors;
-            let sql = format!("BEGIN; {BY_INDEX}; {}; COMMIT", search("t", L2, &vectors[at], "LIMIT 40"));
-            let found = query_rows(client.simple_query(&sql)?);
-            let mut once: Vec<&str> = found.iter().map(|row| row[0].as_str()).collect();
-            once.sort();
-            once.dedup();
-            assert_eq!(once.len(), 40, "{found:?}");
-            assert_eq!(found[0][0], (at + 1).to_string(), "{found:?}");
-            searched.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        });
+    for number in 0..2 {
+        load.repeat(&cluster, ivf_load::search_near(anchors, number));
     }
-    // The whole index against the whole table, in one snapshot.
-    let middle = text(&vectors[0]);
-    load.repeat(&cluster, move |client| {
-        let sql = format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ;
-             SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL ivf.probes = 32768;
-             CREATE TEMP TABLE found ON COMMIT DROP AS SELECT id FROM t ORDER BY v <-> '{middle}';
-             SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off;
-             SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM found), (SELECT count(DISTINCT id) FROM found),
-               (SELECT count(*) FROM t JOIN found USING (id)); COMMIT"
-        );
-        let counts = query_rows(client.simple_query(&sql)?).remove(0);
-        assert!(counts.iter().all(|count| *count == counts[0]), "table, index, different ids, both: {counts:?}");
-        Ok(())
-    });
-    std::thread::sleep(duration());
+    load.repeat(&cluster, ivf_load::compare_whole);
+    std::thread::sleep(duration(20));
     let (journal, times) = load.stop();
     assert!(journal.len() > 300, "{}", journal.len());
     assert!(

@@ -6,10 +6,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use postgres::error::SqlState;
-use postgres::{Client, NoTls};
+use postgres::{Client, NoTls, SimpleQueryMessage};
 
 use crate::cluster::{Cluster, rows};
-use crate::ivf::{Clusters, Metric, Random, copy, text};
+use crate::ivf::{BY_INDEX, Clusters, L2, Metric, Random, copy, search, text};
 
 pub const DIMS: usize = 16;
 
@@ -121,6 +121,52 @@ pub fn train(client: &mut Client) -> Result<(), postgres::Error> {
         Err(error) if error.to_string().contains("could not open relation") => Ok(()),
         other => other,
     }
+}
+
+/// Searches for lasting rows, of so many: the row itself is first, and no row comes twice. `start`: another for each client.
+pub fn search_near(
+    anchors: usize,
+    start: usize,
+) -> impl FnMut(&mut Client) -> Result<(), postgres::Error> + Send + 'static {
+    let vectors = source(0).vectors(anchors);
+    let mut at = start;
+    move |client| {
+        at = (at + 13) % anchors;
+        let sql = format!("BEGIN; {BY_INDEX}; {}; COMMIT", search("t", L2, &vectors[at], "LIMIT 40"));
+        let found = query_rows(client.simple_query(&sql)?);
+        let mut once: Vec<&str> = found.iter().map(|row| row[0].as_str()).collect();
+        once.sort();
+        once.dedup();
+        assert_eq!(once.len(), 40, "{found:?}");
+        assert_eq!(found[0][0], (at + 1).to_string(), "{found:?}");
+        Ok(())
+    }
+}
+
+/// The whole index against the whole table, in one snapshot.
+pub fn compare_whole(client: &mut Client) -> Result<(), postgres::Error> {
+    let middle = text(&source(0).vector());
+    let sql = format!(
+        "BEGIN ISOLATION LEVEL REPEATABLE READ;
+         SET LOCAL enable_seqscan = off; SET LOCAL enable_sort = off; SET LOCAL ivf.probes = 32768;
+         CREATE TEMP TABLE found ON COMMIT DROP AS SELECT id FROM t ORDER BY v <-> '{middle}';
+         SET LOCAL enable_indexscan = off; SET LOCAL enable_indexonlyscan = off; SET LOCAL enable_bitmapscan = off;
+         SELECT (SELECT count(*) FROM t), (SELECT count(*) FROM found), (SELECT count(DISTINCT id) FROM found),
+           (SELECT count(*) FROM t JOIN found USING (id)); COMMIT"
+    );
+    let counts = query_rows(client.simple_query(&sql)?).remove(0);
+    assert!(counts.iter().all(|count| *count == counts[0]), "table, index, different ids, both: {counts:?}");
+    Ok(())
+}
+
+fn query_rows(messages: Vec<SimpleQueryMessage>) -> Vec<Vec<String>> {
+    let mut rows = vec![];
+    for message in messages {
+        if let SimpleQueryMessage::Row(row) = message {
+            rows.push((0..row.len()).map(|i| row.get(i).unwrap_or_default().to_string()).collect());
+        }
+    }
+    rows
 }
 
 /// A statement was ended from outside.

@@ -15,7 +15,7 @@ use crate::ivf_load::{self, Load, assert_committed};
 /// standby.
 const CHECKED: &str = "wal_consistency_checking = 'generic'";
 
-fn catch_up(primary: &mut Client, standby: &mut Client) {
+pub fn catch_up(primary: &mut Client, standby: &mut Client) {
     // A commit flushes what vacuum wrote without one, and wakes the sender.
     primary.batch_execute("SELECT pg_logical_emit_message(true, '', '')").unwrap();
     let end = value(primary, "SELECT pg_current_wal_flush_lsn()");
@@ -98,20 +98,7 @@ fn a_standby_under_load() {
     let standby = primary.standby(&["hot_standby_feedback = on", "max_standby_streaming_delay = -1"]);
     let mut there = standby.connect();
     // Readers of the standby see each row of a snapshot once, the lasting ones among them.
-    let anchors = ivf_load::source(0).vectors(1_000);
-    let mut number = 0;
-    load.repeat(&standby, move |client| {
-        number += 37;
-        let (id, query) = (number % 1_000 + 1, &anchors[number % 1_000]);
-        let sql = search("t", L2, query, "LIMIT 30");
-        let found: Vec<String> =
-            rows_under(client, BY_INDEX, &sql).into_iter().map(|mut row| row.swap_remove(0)).collect();
-        let mut once = found.clone();
-        once.sort();
-        once.dedup();
-        assert!(once.len() == 30 && found[0] == id.to_string(), "{found:?}, not {id} first");
-        Ok(())
-    });
+    load.repeat(&standby, ivf_load::search_near(1_000, 0));
     std::thread::sleep(Duration::from_secs(4));
     let (journal, times) = load.stop();
     assert!(journal.len() > 100 && times.iter().all(|times| *times > 5), "{} {times:?}", journal.len());

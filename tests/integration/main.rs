@@ -19,6 +19,7 @@ mod ivf_columns;
 mod ivf_concurrency;
 mod ivf_crash;
 mod ivf_ddl;
+mod ivf_endurance;
 mod ivf_limits;
 mod ivf_load;
 mod ivf_parallel;

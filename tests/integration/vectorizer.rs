@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use postgres::Client;
 
 use crate::backend::Backend;
-use crate::cluster::{Cluster, refused, rows, value, wait_until};
+use crate::cluster::{Cluster, duration, refused, rows, value, wait_until};
 
 const DOCS: &str =
     "CREATE TABLE docs (id int PRIMARY KEY, title text, body text, note text, embedding vector(32));
@@ -337,8 +337,7 @@ fn nothing_is_lost_while_all_write_at_once() {
              INSERT INTO docs (id, title) SELECT i, 'text ' || i FROM generate_series(1, 2000) i",
         )
         .unwrap();
-    let seconds = std::env::var("PG_EMBED_TEST_SECONDS").map_or(8, |seconds| seconds.parse().unwrap());
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+    let deadline = Instant::now() + duration(8);
     std::thread::scope(|scope| {
         for writer in 0..3 {
             let mut client = cluster.connect();

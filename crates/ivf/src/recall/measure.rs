@@ -17,6 +17,9 @@ pub const LEAST_QUERIES: usize = 20;
 const COMPARED: usize = 6;
 /// The neighbours, and the next row after them.
 const KEPT: usize = NEIGHBOURS + 1;
+/// The least threshold, of the usual score of the second list: a row is found by itself even if its code, which was trained with,
+/// is nearer to another list. One query in twenty or fewer reads a list more for it.
+const LEAST_OF_SECOND: f32 = 0.05;
 /// Rows without which nothing is said of a rarity.
 const LEAST_ROWS: u64 = 100;
 /// Queries whose lists are counted: the average of so many will do for the planner.
@@ -73,6 +76,9 @@ fn measure<S: PageStore>(
             scores.push((0..lists.len()).map(|place| score(place) as f32).collect());
         }
     }
+    let mut seconds: Vec<f32> = scores.iter().filter_map(|scores| scores.get(1).copied()).collect();
+    seconds.sort_unstable_by(f32::total_cmp);
+    let least = LEAST_OF_SECOND * seconds.get(seconds.len() / 2).copied().unwrap_or(0.0);
     let mut thresholds = Table::zeroed();
     for (rarity, found) in found.iter_mut().enumerate() {
         found.sort_unstable_by(f64::total_cmp);
@@ -81,7 +87,7 @@ fn measure<S: PageStore>(
             thresholds[rarity][level] = match rows[rarity] < LEAST_ROWS {
                 true => f32::INFINITY,
                 // Not less than what it was measured with.
-                false => (found[last.clamp(1, found.len()) - 1] as f32).next_up(),
+                false => (found[last.clamp(1, found.len()) - 1] as f32).next_up().max(least),
             };
         }
     }
