@@ -6,7 +6,7 @@ use postgres::error::SqlState;
 
 use crate::cluster::{Cluster, duration, rows, value};
 use crate::ivf::{BY_WHOLE_INDEX, L2, Random, assert_sound, rows_under, search};
-use crate::ivf_load::{self, Journal, Load, Row, assert_committed};
+use crate::ivf_load::{self, FIRST_OF_CLIENTS, Journal, Load, Row, assert_committed};
 use crate::ivf_replication::catch_up;
 
 const ANCHORS: usize = 1_000;
@@ -38,7 +38,9 @@ fn killed_again_and_again() {
     let (end, mut random, mut known) = (Instant::now() + duration(20), Random(31), Journal::new());
     let (mut kills, mut trainings, mut comparisons) = (0, 0, 0);
     while Instant::now() < end {
-        let mut load = Load::start(&primary, 3, kills + 1);
+        // Enough for the seconds of a round.
+        let first = FIRST_OF_CLIENTS + 6_000_000 * kills;
+        let mut load = Load::start_at(&primary, 3, |number| first + 2_000_000 * number as i32);
         load.repeat(&primary, ivf_load::train);
         load.repeat(&primary, |client| client.batch_execute("VACUUM t"));
         load.repeat(&primary, ivf_load::search_near(ANCHORS, kills as usize));

@@ -58,14 +58,23 @@ pub struct Load {
 }
 
 impl Load {
+    /// `round`: another for each start in a test, below 20.
     pub fn start(cluster: &Cluster, writers: u64, round: u64) -> Load {
+        Load::start_at(cluster, writers, |number| {
+            FIRST_OF_CLIENTS + (round * 10 + number) as i32 * 10_000_000
+        })
+    }
+
+    /// `first`: the first id of each writer.
+    pub fn start_at(cluster: &Cluster, writers: u64, first: impl Fn(u64) -> i32) -> Load {
         let stop = Arc::new(AtomicBool::new(false));
         let writers = (0..writers)
             .map(|number| {
                 let (stop, config) = (stop.clone(), cluster.config("postgres", "postgres"));
+                let first = first(number);
                 std::thread::spawn(move || {
                     let client = config.connect(NoTls).unwrap();
-                    write(client, round * 10 + number, &stop)
+                    write(client, first, &stop)
                 })
             })
             .collect();
@@ -177,11 +186,11 @@ fn is_cancelled(error: &postgres::Error) -> bool {
 }
 
 /// Inserts, updates, deletes; in transactions of one statement or of several, some rolled back, some in part.
-fn write(mut client: Client, number: u64, stop: &AtomicBool) -> Journal {
-    let mut source = source(number + 1);
-    let mut random = Random(number);
+fn write(mut client: Client, first: i32, stop: &AtomicBool) -> Journal {
+    let mut source = source(first as u64);
+    let mut random = Random(first as u64);
     let mut journal = Journal::new();
-    let mut next = FIRST_OF_CLIENTS + number as i32 * 10_000_000;
+    let mut next = first;
     while !stop.load(Ordering::Relaxed) {
         let present: Vec<i32> =
             journal.iter().filter(|(_, row)| **row == Row::Present).map(|(id, _)| *id).collect();

@@ -208,7 +208,7 @@ impl<S: PageStore> Check<'_, S> {
         // Storage and sums round, each by less than 1e-4 at 2048 dimensions; the residual is an upper bound.
         let tolerance = 1e-3 * norm_squared + f64::from(f32::MIN_POSITIVE);
         let consistent = (coded - norm_squared).abs() <= lost + tolerance;
-        let possible = factors.rescale >= 0.0 && factors.error >= 0.0 && factors.residual >= 0.0;
+        let possible = factors.rescale >= 0.0 && factors.error >= 0.0 && !factors.residual.is_nan();
         if !(consistent && possible) {
             self.problem(|| {
                 format!("lane {lane} of block {block}: factors {factors:?} do not agree with the code")

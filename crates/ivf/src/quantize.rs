@@ -24,7 +24,8 @@ pub struct Factors {
     pub error: f32,
     /// s, `z·c / |c|²`
     pub scale: f32,
-    /// A bound of |z - s c|, for z as it was coded; infinite if nothing can be said of the row.
+    /// A bound of |z - s c|, for z as it was coded; infinite if nothing can be said of the row. Negative if z was itself decoded from
+    /// another code: then its magnitude is a bound also of how far z is from the row, see [`Factors::coded_again`].
     pub residual: f32,
 }
 
@@ -37,6 +38,20 @@ impl Factors {
         scale: 0.0,
         residual: f32::INFINITY,
     };
+}
+
+impl Factors {
+    /// These are factors of what `earlier` stood for, less a shift; the two are so long together, at most. What has been lost
+    /// since the row itself was coded is lost by both codes.
+    pub fn coded_again(self, earlier: &Factors, lengths: f64) -> Factors {
+        if earlier.residual.is_infinite() || self.residual.is_infinite() {
+            return Factors::UNBOUNDED;
+        }
+        let [now, before] = [self.residual, earlier.residual].map(|residual| f64::from(residual.abs()));
+        // The row was rotated, and so was the shift.
+        let bound = now + before + 2.0 * ROTATION_ERROR * lengths;
+        Factors { residual: -(bound as f32).next_up(), ..self }
+    }
 }
 
 /// Standard deviations of the 1-bit estimate's error that a lower bound leaves. What they miss of the true neighbours
@@ -154,6 +169,19 @@ impl Space {
     /// R(-mean), which is where zero is.
     pub fn origin(&self, z: &mut Vec<f32>) {
         self.rotated(&vec![0.0; self.mean.len()], z);
+    }
+
+    /// R(mean - this mean): what to subtract from a row of this space for it to be one of the other.
+    pub fn difference(&self, mean: &[f32]) -> Vec<f32> {
+        let mut difference = Vec::new();
+        self.rotated(mean, &mut difference);
+        difference
+    }
+
+    /// The vector of which [`Space::centre`] makes `z`, for which there is no length to be lost.
+    pub fn mean_at(&self, z: &[f32]) -> Vec<f32> {
+        let from_mean = self.rotation.inverse(z, self.mean.len());
+        from_mean.iter().zip(&self.mean).map(|(x, mean)| x + mean).collect()
     }
 
     /// R(x - mean)
@@ -356,8 +384,22 @@ impl Query {
             return Refined { lower: form.floor, estimate: estimate.max(f32::MIN) };
         }
 
-        let lower = self.rounded_distance(key - self.uncertainty(factors, product), largest_norm(factors));
+        let mut lower = key - self.uncertainty(factors, product);
+        if factors.residual < 0.0 {
+            lower = self.as_far(lower, -f64::from(factors.residual));
+        }
+        let lower = self.rounded_distance(lower, largest_norm(factors));
         Refined { lower: below(lower).max(form.floor), estimate }
+    }
+
+    /// The least key of what is at most so far from a row with this key.
+    fn as_far(&self, key: f64, distance: f64) -> f64 {
+        let nearer = |squared: f64| (squared.max(0.0).sqrt() - distance).max(0.0).powi(2);
+        match self.metric {
+            Metric::L2 => nearer(key),
+            Metric::Cosine => nearer(2.0 * key) / 2.0,
+            Metric::InnerProduct => key - distance * self.norm,
+        }
     }
 
     /// How far the key of a row can be from the one computed with `product` for `z·w`.
@@ -374,7 +416,7 @@ impl Query {
             if z_squared < SMALLEST_SQUARE { w_squared } else { w_squared - along * along / z_squared };
         // 1e-12: for the rounding of this line's f64.
         let across = (across + 1e-12 * w_squared).max(0.0).sqrt();
-        let lost = f64::from(factors.residual) * across + product_error;
+        let lost = f64::from(factors.residual.abs()) * across + product_error;
 
         let [z_error, w_error] = [z_norm, self.norm].map(|norm| self.vector_error(norm));
         let moved = match self.metric {

@@ -55,6 +55,18 @@ impl Rotation {
         debug_assert_eq!(vector.len() * ROUNDS, self.factors.len());
         kernel::rotate(vector, &self.factors, self.window);
     }
+
+    /// The first `dims` elements of the vector that [`Rotation::apply`] makes `rotated` of, one by one: a rotation keeps products.
+    pub fn inverse(&self, rotated: &[f32], dims: usize) -> Vec<f32> {
+        let mut axis = vec![0.0; rotated.len()];
+        let mut element = |number: usize| {
+            axis.fill(0.0);
+            axis[number] = 1.0;
+            self.apply(&mut axis);
+            axis.iter().zip(rotated).map(|(&a, &z)| f64::from(a) * f64::from(z)).sum::<f64>() as f32
+        };
+        (0..dims).map(&mut element).collect()
+    }
 }
 
 #[cfg(test)]
@@ -86,6 +98,16 @@ mod tests {
             let product = naive::inner_product(&x, &y) - naive::inner_product(&a, &b);
             prop_assert!(product.abs() <= error * (xx * yy).sqrt());
             prop_assert!((yy - bb).abs() <= error * yy);
+        }
+    }
+
+    #[test]
+    fn it_can_be_undone() {
+        for dims in [1, 64, 100, 384, 2000] {
+            let x: Vec<f32> = (0..dims).map(|i| (i as f32 * 0.7).sin()).collect();
+            let rotation = Rotation::new(dims, 9);
+            let back = rotation.inverse(&rotated(dims, 9, &x), dims);
+            assert!(x.iter().zip(&back).all(|(a, b)| (a - b).abs() < 1e-4), "{dims}");
         }
     }
 

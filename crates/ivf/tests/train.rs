@@ -89,6 +89,85 @@ fn a_training_makes_of_one_list_what_a_build_makes() {
     }
 }
 
+/// Rows that a query gets to see until it knows its ten nearest, and rows whose whole codes are read for that.
+fn effort(table: &Table, query: &[f32], options: Options) -> [u64; 2] {
+    let (mut scan, mut nearest, mut count) = (table.scan(Some(query), options), Vec::new(), 0);
+    while let Some(hit) = scan.next(&table.store).unwrap() {
+        if nearest.len() >= 10 && nearest[9] <= hit.distance.unwrap() {
+            break;
+        }
+        nearest.push(table.metric.operator(&table.rows[&hit.tid], query).unwrap());
+        nearest.sort_by(f64::total_cmp);
+        count += 1;
+    }
+    [count, scan.statistics().refinements]
+}
+
+/// Of rows that are all in one corner, an index created on the empty table has codes around the origin.
+#[test]
+fn codes_move_to_where_the_rows_are() {
+    for metric in METRICS {
+        for (dims, bits) in [(48, 8), (100, 7), (48, 4)] {
+            let mut numbers = Numbers::new(8);
+            let mut rows = numbers.clustered(3000, dims, 30);
+            rows.iter_mut().flatten().for_each(|x| *x += 4.0);
+            let mut grown = Table::build(&[], dims, metric, bits, 1);
+            for row in &rows[..2500] {
+                grown.insert(row.clone()).unwrap();
+            }
+            train(&grown.store, 12).unwrap();
+            grown.reopen();
+            grown.assert_clean();
+            let moved = grown.index.space.mean().to_vec();
+            assert_eq!(moved.iter().any(|&x| x != 0.0), bits >= 7, "{metric:?} {bits}");
+            // Later ones are coded around the new mean at once, and it stays there.
+            for row in &rows[2500..] {
+                grown.insert(row.clone()).unwrap();
+            }
+            train(&grown.store, 12).unwrap();
+            grown.reopen();
+            grown.assert_clean();
+            assert_eq!(grown.index.space.mean(), moved);
+
+            let mut built = Table::build(&rows, dims, metric, bits, 12);
+            let mut efforts = [[0; 2]; 2];
+            for query in rows.iter().step_by(60) {
+                // The search asserts that no bound is above the distance.
+                let found: Vec<f64> =
+                    grown.search(query, 20, probes(12)).into_iter().map(|(d, _)| d).collect();
+                assert_eq!(found, grown.exact_search(query, 20), "{metric:?} {bits}");
+                for (sum, table) in efforts.iter_mut().zip([&grown, &built]) {
+                    // Not all lists, whose whole codes would all be read.
+                    let effort = effort(table, query, probes(11));
+                    sum.iter_mut().zip(effort).for_each(|(sum, one)| *sum += one);
+                }
+            }
+            // As few whole codes; of rows more, as the first codes' losses are not undone.
+            let [grown_effort, built_effort] = efforts;
+            if bits >= 7 {
+                assert!(grown_effort[1] < built_effort[1] * 5 / 4, "{metric:?} {bits}: {efforts:?}");
+            }
+            // From elsewhere to elsewhere, many times: what the codes lose adds up, and is allowed for.
+            for step in 1..4 {
+                for _ in 0..800 {
+                    let mut row = numbers.vector(dims);
+                    row[step] += 30.0 * step as f32;
+                    built.insert(row).unwrap();
+                }
+                train(&built.store, 12).unwrap();
+                built.reopen();
+            }
+            built.assert_clean();
+            let queries: Vec<Vec<f32>> = built.rows.values().step_by(97).cloned().collect();
+            for query in &queries {
+                let found: Vec<f64> =
+                    built.search(query, 5, probes(12)).into_iter().map(|(d, _)| d).collect();
+                assert_eq!(found, built.exact_search(query, 5), "{metric:?} {bits}");
+            }
+        }
+    }
+}
+
 #[test]
 fn an_index_without_rows_or_dimensions_is_left_alone() {
     let mut store = MemStore::default();

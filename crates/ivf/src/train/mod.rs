@@ -4,6 +4,7 @@
 
 mod pages;
 mod reader;
+mod recentre;
 mod turn;
 
 use crate::index::{Index, read_meta};
@@ -17,7 +18,7 @@ use crate::sweep::sweep;
 use crate::trained::Trained;
 use crate::writer::{Writer, Written};
 use pages::NewPages;
-use reader::{Reader, learn};
+use reader::{Learnt, Reader, learn};
 
 /// Attempts to put the new lists in force while rows are coming. The time between two of them is that of placing the rows
 /// that came in the time before, and of the change itself.
@@ -115,10 +116,10 @@ fn train<S: PageStore, R: RowSort>(
 ) -> Result<Option<(Written, Vec<Example>)>, S::Error> {
     let free = begin(store)?;
     let index = Index::open(store)?;
-    let (trained, examples) = learn(store, &index, plan)?;
+    let Learnt { trained, mut recentring, examples } = learn(store, &index, plan)?;
     let mut sort = sort(&trained);
 
-    let mut reader = Reader::new(store, &index, &trained, plan.memory);
+    let mut reader = Reader::new(store, &index, (&trained, &mut recentring), plan.memory);
     let mut push = |list: u32, row: &[u8]| {
         sort.push(list, row);
         Ok(())
@@ -145,10 +146,10 @@ fn train<S: PageStore, R: RowSort>(
     let mut meta = index.meta;
     meta.enter(&written, plan.now);
     meta.generation = meta.training;
-    let new = Index::of(meta, index.space.metric(), index.space.mean());
+    let new = Index::of(meta, index.space.metric(), trained.space.mean());
     let firsts = std::mem::take(&mut written.firsts);
     for _ in 0..ATTEMPTS {
-        if let Some(moved) = turn::turn(store, &index, &written, open, plan.now)? {
+        if let Some(moved) = turn::turn(store, &index, &written, (open, reader.recentring()), plan.now)? {
             written.rows += moved;
             return Ok(Some((written, examples)));
         }

@@ -1,12 +1,13 @@
 //! The rows of an index, for a training: a sample to learn from, then each with the list that it is to be in.
 
 use super::Plan;
+use super::recentre::Recentring;
 use crate::build::{Options, batch, default_lists, hold_out, sample_rows};
 use crate::geometry::Geometry;
 use crate::index::Index;
 use crate::insert::append_segment;
 use crate::layout::{Codes, FRESH, MAX_DIMENSIONS, NO_BLOCK, Row, Tid};
-use crate::quantize::{Space, decode};
+use crate::quantize::decode;
 use crate::random::SplitMix64;
 use crate::recall::Example;
 use crate::segments::{Visitor, all_first_segments, for_each_row, set_room, walk};
@@ -16,12 +17,16 @@ use crate::trained::Trained;
 /// Which rows are sampled. Any number does.
 const SEED: u64 = 0x5eed;
 
-/// Learns new centroids from a sample of the rows. Returns other rows, too, that they can be tried with.
-pub fn learn<S: PageStore>(
-    store: &S,
-    index: &Index,
-    plan: &Plan,
-) -> Result<(Trained, Vec<Example>), S::Error> {
+/// What a sample of the rows tells.
+pub struct Learnt {
+    pub trained: Trained,
+    pub recentring: Recentring,
+    /// Other rows, for trying the lists with them.
+    pub examples: Vec<Example>,
+}
+
+/// Learns new centroids from a sample of the rows, and where they are.
+pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Learnt, S::Error> {
     let rows = index.meta.rows;
     let mut options = Options {
         dims: index.geometry.dims,
@@ -52,13 +57,14 @@ pub fn learn<S: PageStore>(
     for first in all_first_segments(store, index)? {
         walk(store, index.lists(), first, &mut sample)?;
     }
-    let space = Space::new(index.space.metric(), index.meta.seed, index.space.mean().to_vec());
     let Sample { mut vectors, mut tids, .. } = sample;
+    let (recentring, space) = Recentring::of(index, &vectors);
+    recentring.shift(&mut vectors);
     let held = hold_out(&mut vectors, &mut tids, index.geometry.padded, &options);
     let example = |(tid, z): (Tid, Vec<f32>)| Example { tid: Some(tid), query: space.query_for_code(&z) };
     let examples = held.into_iter().map(example).collect();
     let trained = Trained::train_again(&options, space, vectors, &mut || store.check_interrupts())?;
-    Ok((trained, examples))
+    Ok(Learnt { trained, recentring, examples })
 }
 
 /// So many of the rows, each with the same probability (Knuth's algorithm S).
@@ -114,6 +120,7 @@ pub struct Reader<'a, S> {
     store: &'a S,
     index: &'a Index,
     trained: &'a Trained,
+    recentring: &'a mut Recentring,
     /// Rows at a time.
     batch: usize,
     /// Encoded rows.
@@ -124,9 +131,15 @@ pub struct Reader<'a, S> {
 }
 
 impl<'a, S: PageStore> Reader<'a, S> {
-    pub fn new(store: &'a S, index: &'a Index, trained: &'a Trained, memory: usize) -> Reader<'a, S> {
+    pub fn new(
+        store: &'a S,
+        index: &'a Index,
+        (trained, recentring): (&'a Trained, &'a mut Recentring),
+        memory: usize,
+    ) -> Reader<'a, S> {
         let batch = batch(&index.geometry, memory);
-        Reader { store, index, trained, batch, rows: Vec::new(), vectors: Vec::new(), lists: Vec::new() }
+        let (rows, vectors, lists) = (Vec::new(), Vec::new(), Vec::new());
+        Reader { store, index, trained, recentring, batch, rows, vectors, lists }
     }
 
     /// Takes the rows of a segment, to which none can be added from then on. `keep_open`: if it is the last of its list, it
@@ -145,10 +158,11 @@ impl<'a, S: PageStore> Reader<'a, S> {
             // What is sealed does not change any more.
             let page = self.store.read(block)?;
             let codes = Codes::of(&page, geometry, block)?;
-            let (rows, vectors) = (&mut self.rows, &mut self.vectors);
+            let (rows, vectors, recentring) = (&mut self.rows, &mut self.vectors, &mut *self.recentring);
             for_each_row(self.store, geometry, (block, codes), codes.live_lanes(), |_, row| {
-                row.write(rows);
-                push_decoded(geometry, &row, vectors);
+                let start = rows.len();
+                recentring.write(geometry, &row, rows);
+                push_decoded(geometry, &Row::read(geometry, &rows[start..]), vectors);
             })?;
         }
         if self.vectors.len() >= self.batch * geometry.padded {
@@ -187,6 +201,11 @@ impl<'a, S: PageStore> Reader<'a, S> {
         let codes = Codes::of(&page, &self.index.geometry, block)?;
         debug_assert_eq!(codes.segment().list, FRESH);
         Ok(codes.next() == NO_BLOCK && codes.count() == 0)
+    }
+
+    /// How rows are coded again.
+    pub fn recentring(&mut self) -> &mut Recentring {
+        self.recentring
     }
 
     /// Hands over the rows taken so far.

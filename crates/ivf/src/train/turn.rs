@@ -1,5 +1,6 @@
 //! The change that puts new lists in force.
 
+use super::recentre::Recentring;
 use crate::index::Index;
 use crate::layout::{Codes, CodesMut, META_BLOCK, NO_BLOCK, PageKind, Row};
 use crate::segments::for_each_row;
@@ -14,7 +15,7 @@ pub fn turn<S: PageStore>(
     store: &S,
     index: &Index,
     written: &Written,
-    open: Block,
+    (open, recentring): (Block, &mut Recentring),
     now: i64,
 ) -> Result<Option<u64>, S::Error> {
     let geometry = &index.geometry;
@@ -29,7 +30,7 @@ pub fn turn<S: PageStore>(
         }
         for_each_row(store, geometry, (open, codes), codes.live_lanes(), |lane, row| {
             let mut bytes = Vec::new();
-            row.write(&mut bytes);
+            recentring.write(geometry, &row, &mut bytes);
             rows.push((lane, bytes));
         })?;
     }
