@@ -138,6 +138,12 @@ pub enum IvfError {
     NotAnIndex {
         name: String,
     },
+    /// An index is not trained again.
+    MemoryToTrain {
+        name: String,
+        /// Bytes.
+        needed: usize,
+    },
     /// To calibrate with.
     FewQueries {
         least: usize,
@@ -508,6 +514,16 @@ fn ivf_report(error: IvfError) -> ErrorReport {
             report(Code::ERRCODE_LOCK_NOT_AVAILABLE, format!("could not obtain lock on relation \"{name}\""))
                 .set_hint("A VACUUM or a CREATE INDEX is at work; try again later.")
         }
+        E::MemoryToTrain { name, needed } => report(
+            Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+            format!(
+                "ivf index \"{name}\" was not trained again, as there is too little memory for its lists"
+            ),
+        )
+        .set_hint(format!(
+            "Set maintenance_work_mem, or autovacuum_work_mem if autovacuum has its own, to at least {} kB.",
+            needed.div_ceil(1024)
+        )),
         E::FewQueries { least, given } => report(
             Code::ERRCODE_INVALID_PARAMETER_VALUE,
             format!("at least {least} queries are needed, not {given}"),

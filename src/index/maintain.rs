@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use ivf::index::Index;
 use ivf::shape::{Reason, Shape};
-use ivf::train::{self, Plan, When};
+use ivf::train::{self, Kept, Plan, When};
 use ivf::vacuum;
 use pgrx::prelude::*;
 
@@ -29,8 +29,14 @@ pub unsafe fn maintain(index: pg_sys::Relation, pages: &Pages, shape: &Shape, wh
         let plan = Plan { lists: Options::of(index).lists, memory: memory as usize * 1024, now: now(), when };
         let sort =
             |trained: &_| Sort::new(share_of_sort(trained, memory, 1).unwrap_or(LEAST_SORT), Role::Alone);
-        let Some(report) = train::maintain(pages, shape, &plan, sort).or_raise_for(index) else {
-            return false;
+        let report = match train::maintain(pages, shape, &plan, sort).or_raise_for(index) {
+            Kept::Same => return false,
+            Kept::LittleMemory { needed } => {
+                let error = IvfError::MemoryToTrain { name: name_of(index), needed };
+                Error::from(error).say(PgLogLevel::WARNING);
+                return false;
+            }
+            Kept::Trained(report) => report,
         };
         let reason = match report.reason {
             Some(Reason::Rows) => "the number of rows has changed",

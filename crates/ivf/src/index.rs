@@ -33,15 +33,13 @@ impl Index {
     /// An index without rows may not [know its dimensions](Index::knows_dimensions): nothing but
     /// [`insert::settle`](crate::insert::settle) may change it then, and this is to be opened again.
     pub fn open<S: PageStore>(store: &S) -> Result<Index, S::Error> {
-        let (meta, metric) = read_meta(store)?;
-        let page = read_mean(store, &meta)?;
+        let (meta, metric, page) = read(store)?;
         Ok(Index::of(meta, metric, page.mean(dimensions(&meta))))
     }
 
     /// Likewise, but if the index is still, or again, the same as `known`, there is nothing to be computed.
     pub fn reopen<S: PageStore>(store: &S, known: Option<Rc<Index>>) -> Result<Rc<Index>, S::Error> {
-        let (meta, metric) = read_meta(store)?;
-        let page = read_mean(store, &meta)?;
+        let (meta, metric, page) = read(store)?;
         let mean = page.mean(dimensions(&meta));
         let same = |known: &Rc<Index>| {
             let fixed = |meta: &Meta| {
@@ -92,10 +90,22 @@ fn dimensions(meta: &Meta) -> usize {
     meta.dims.max(1) as usize
 }
 
-fn read_mean<'a, S: PageStore>(store: &'a S, meta: &Meta) -> Result<S::Read<'a>, S::Error> {
-    let page = store.read(meta.mean)?;
-    page.expect(PageKind::Mean, meta.mean)?;
-    Ok(page)
+/// The metapage's content, checked, and the page with the mean.
+fn read<S: PageStore>(store: &S) -> Result<(Meta, Metric, S::Read<'_>), S::Error> {
+    let (mut meta, mut metric) = read_meta(store)?;
+    loop {
+        let page = store.read(meta.mean)?;
+        if page.is(PageKind::Mean) {
+            return Ok((meta, metric, page));
+        }
+        // A standby may have replayed a training, and what freed the pages of the lists before it.
+        drop(page);
+        let before = meta;
+        (meta, metric) = read_meta(store)?;
+        if meta.generation == before.generation {
+            return Err(IndexError::corrupt(meta.mean, "is not a Mean page").into());
+        }
+    }
 }
 
 /// The metapage's content, checked.

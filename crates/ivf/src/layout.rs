@@ -235,6 +235,8 @@ pub struct Meta {
     /// Rows that the next training may read without costing more than the changes since the build are worth; see
     /// [`crate::shape`].
     pub credit: u64,
+    /// Rows that trainings were to read that were begun since the last one that is in force.
+    pub spent: u64,
     /// When the centroids were trained, microseconds since 1970.
     pub trained_at: i64,
     /// [`crate::shape::imbalance`] at that time.
@@ -261,7 +263,7 @@ pub struct Segment {
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
-const _: () = assert!(size_of::<Meta>() == 472);
+const _: () = assert!(size_of::<Meta>() == 480);
 const _: () = assert!(size_of::<Segment>() == 28);
 const _: () = assert!(size_of::<Factors>() == 20);
 const _: () = assert!(size_of::<Tid>() == 6);

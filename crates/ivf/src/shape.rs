@@ -50,6 +50,8 @@ const UNEVEN: f64 = 1.5;
 const FRESH: f64 = 0.02;
 /// Rows of the fresh list that cost nothing: some µs a scan.
 const FRESH_ROWS: u64 = 1000;
+/// Trainings that may have died before the next one waits until the changes since are worth it.
+const PATIENCE: u64 = 3;
 /// Pages worth giving back.
 const SPACE: u32 = 1024;
 
@@ -83,8 +85,10 @@ impl Shape {
         } else {
             return None;
         };
-        // A fresh list that is long is what a training has left that died: it was not charged for.
-        (credit(meta, self.rows) >= self.rows || reason == Reason::Fresh).then_some(reason)
+        // A fresh list that is long is what a training has left that died. What makes it die may last, and would have every
+        // vacuum fail.
+        let in_patience = reason == Reason::Fresh && meta.spent < PATIENCE * self.rows;
+        (credit(meta, self.rows) >= self.rows || in_patience).then_some(reason)
     }
 }
 
@@ -92,7 +96,8 @@ impl Shape {
 pub(crate) fn credit(meta: &Meta, rows: u64) -> u64 {
     // Rows now = rows trained + inserted - deleted.
     let inserted = (rows + meta.deleted).saturating_sub(meta.trained_rows);
-    meta.credit.saturating_add(CREDIT.saturating_mul(inserted + meta.deleted))
+    let earned = meta.credit.saturating_add(CREDIT.saturating_mul(inserted + meta.deleted));
+    earned.saturating_sub(meta.spent)
 }
 
 #[cfg(test)]
@@ -141,6 +146,12 @@ mod tests {
         assert_eq!(Shape { imbalance: 2.0, ..shape(50_000) }.is_due(&meta, None), Some(Reason::Uneven));
         assert_eq!(Shape { fresh: 2_000, ..shape(50_000) }.is_due(&meta, None), Some(Reason::Fresh));
         assert_eq!(shape(61_000).is_due(&Meta { credit: 30_000, ..meta }, None), None);
+        // One has died, or more.
+        let fresh = Shape { fresh: 2_000, ..shape(52_000) };
+        let died = |times: u64| Meta { credit: 0, spent: times * 50_000, ..meta };
+        assert_eq!(fresh.is_due(&died(2), None), Some(Reason::Fresh));
+        assert_eq!(fresh.is_due(&died(4), None), None);
+        assert_eq!(shape(61_000).is_due(&Meta { spent: 100_000, ..meta }, None), None);
         assert_eq!(shape(61_000).is_due(&Meta { lists: 1, ..meta }, Some(1)), None);
         let free = Meta { free_pages: 10_000, pages: 15_000, ..meta };
         assert_eq!(shape(50_000).is_due(&free, None), Some(Reason::Space));

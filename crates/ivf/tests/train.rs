@@ -11,7 +11,7 @@ use ivf::memstore::{MemError, MemStore};
 use ivf::metric::Metric;
 use ivf::scan::{Options, Scan};
 use ivf::store::{IndexError, PageStore};
-use ivf::train::{Plan, Report, RowSort, When, maintain};
+use ivf::train::{Kept, Plan, Report, RowSort, When, maintain};
 use ivf::vacuum::count;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
@@ -44,7 +44,11 @@ fn plan(when: When, lists: usize) -> Plan {
 /// As vacuum does it.
 fn maintained(store: &MemStore, when: When, lists: usize) -> Result<Option<Report>, MemError> {
     let shape = count(store, &Index::open(store)?)?.shape;
-    maintain(store, &shape, &plan(when, lists), |_| Rows::default())
+    maintain(store, &shape, &plan(when, lists), |_| Rows::default()).map(report)
+}
+
+fn report(kept: Kept) -> Option<Report> {
+    if let Kept::Trained(report) = kept { Some(report) } else { None }
 }
 
 fn train(store: &MemStore, lists: usize) -> Result<(), MemError> {
@@ -418,7 +422,7 @@ fn it_is_due_when_rows_have_come_or_gone() {
     let due = |table: &Table| {
         let shape = count(&table.store, &table.index).unwrap().shape;
         let plan = Plan { lists: None, ..plan(When::Due, 0) };
-        maintain(&table.store, &shape, &plan, |_| Rows::default()).unwrap()
+        report(maintain(&table.store, &shape, &plan, |_| Rows::default()).unwrap())
     };
     assert_eq!(due(&table), None);
     for row in &rows[1000..] {
@@ -429,6 +433,43 @@ fn it_is_due_when_rows_have_come_or_gone() {
     assert_eq!(due(&table), None);
     let dead = table.rows.keys().copied().filter(|tid| tid.block() % 4 > 0).collect();
     table.delete(&dead);
+    // With too little memory for as many lists as there are to be it is left alone, and begins nothing.
+    let shape = count(&table.store, &table.index).unwrap().shape;
+    let poor = Plan { lists: None, memory: 1 << 10, ..plan(When::Due, 0) };
+    let kept = maintain(&table.store, &shape, &poor, |_| Rows::default()).unwrap();
+    assert!(matches!(kept, Kept::LittleMemory { needed: 10_000.. }), "{kept:?}");
+    assert_eq!(Index::open(&table.store).unwrap().meta.spent, 0);
     assert_eq!(due(&table).map(|report| report.rows), Some(1500));
     table.assert_clean();
+}
+
+/// What lasts, as a full disk, would have every vacuum of the table fail.
+#[test]
+fn trainings_that_die_are_not_tried_without_end() {
+    let rows = Numbers::new(3).clustered(6000, 16, 30);
+    let mut table = Table::build(&rows[..1000], 16, Metric::L2, 8, 1);
+    for row in &rows[1000..] {
+        table.insert(row.clone()).unwrap();
+    }
+    let due = |table: &Table, fail_after| {
+        let shape = count(&table.store, &table.index).unwrap().shape;
+        let plan = Plan { lists: None, ..plan(When::Due, 0) };
+        table.store.fail_after(fail_after);
+        let kept = maintain(&table.store, &shape, &plan, |_| Rows::default());
+        table.store.fail_after(None);
+        kept
+    };
+    let mut died = 0;
+    while due(&table, Some(200)).is_err() {
+        died += 1;
+    }
+    assert!((1..=4).contains(&died), "{died}");
+    table.assert_clean();
+    // New rows earn another one.
+    for row in &rows {
+        table.insert(row.clone()).unwrap();
+    }
+    assert!(matches!(due(&table, None), Ok(Kept::Trained(_))));
+    table.assert_clean();
+    assert_eq!(Index::open(&table.store).unwrap().meta.spent, 0);
 }

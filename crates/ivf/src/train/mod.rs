@@ -52,6 +52,18 @@ pub struct Report {
     pub lists: u32,
 }
 
+/// What has become of an index that was to be kept in shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// It is as it was.
+    Same,
+    Trained(Report),
+    /// There would have been fewer lists, though there are no fewer rows: as many as now take `needed` bytes.
+    LittleMemory {
+        needed: usize,
+    },
+}
+
 /// Encoded rows, sorted by their lists.
 pub trait RowSort {
     fn push(&mut self, list: u32, row: &[u8]);
@@ -72,7 +84,7 @@ pub fn maintain<S: PageStore, R: RowSort>(
     shape: &Shape,
     plan: &Plan,
     sort: impl FnOnce(&Trained) -> R,
-) -> Result<Option<Report>, S::Error> {
+) -> Result<Kept, S::Error> {
     end_dead(store)?;
     let swept = sweep(store)?;
     let meta = read_meta(store)?.0;
@@ -84,15 +96,20 @@ pub fn maintain<S: PageStore, R: RowSort>(
         When::Always => true,
     };
     if meta.dims == 0 || !wanted {
-        return Ok(None);
+        return Ok(Kept::Same);
+    }
+    if plan.when == When::Due
+        && let Some(needed) = reader::lacks(&Index::open(store)?, plan)
+    {
+        return Ok(Kept::LittleMemory { needed });
     }
     let Some((written, examples)) = train(store, plan, sort)? else {
         end_dead(store)?;
-        return Ok(None);
+        return Ok(Kept::Same);
     };
     try_out(store, &Index::open(store)?, examples, plan.memory)?;
     sweep(store)?;
-    Ok(Some(Report { reason, rows: written.rows, lists: written.lists }))
+    Ok(Kept::Trained(Report { reason, rows: written.rows, lists: written.lists }))
 }
 
 /// Sees to it that the seals of a training that has died count no more.
@@ -172,6 +189,7 @@ fn begin<S: PageStore>(store: &S) -> Result<Block, S::Error> {
     let meta = change.page_mut(at)?.meta_mut();
     meta.training += 1;
     meta.is_training = 1;
+    meta.spent += meta.rows;
     meta.garbage = meta.garbage.max(PASSED);
     let free = std::mem::replace(&mut meta.free, NO_BLOCK);
     meta.free_pages = 0;

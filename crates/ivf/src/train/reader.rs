@@ -17,6 +17,30 @@ use crate::trained::Trained;
 /// Which rows are sampled. Any number does.
 const SEED: u64 = 0x5eed;
 
+fn options(index: &Index, plan: &Plan) -> Options {
+    Options {
+        dims: index.geometry.dims,
+        bits: index.geometry.bits,
+        metric: index.space.metric(),
+        columns: index.geometry.columns,
+        lists: plan.lists.unwrap_or_else(|| default_lists(index.meta.rows as f64)),
+    }
+}
+
+/// Rows to sample; `Err` has the bytes that are needed at least.
+fn sample_of(index: &Index, options: &Options, plan: &Plan) -> Result<usize, usize> {
+    // Rows of an index have its codes' dimensions.
+    let padded = Options { dims: index.geometry.padded.min(MAX_DIMENSIONS), ..*options };
+    sample_rows(&padded, index.meta.rows as f64, plan.memory)
+}
+
+/// Bytes that are needed for as many lists as there are, or as are wanted if these are fewer; `None` if there are so many.
+pub fn lacks(index: &Index, plan: &Plan) -> Option<usize> {
+    let options = options(index, plan);
+    let options = Options { lists: options.lists.min(index.meta.lists as usize), ..options };
+    sample_of(index, &options, plan).err()
+}
+
 /// What a sample of the rows tells.
 pub struct Learnt {
     pub trained: Trained,
@@ -28,18 +52,10 @@ pub struct Learnt {
 /// Learns new centroids from a sample of the rows, and where they are.
 pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Learnt, S::Error> {
     let rows = index.meta.rows;
-    let mut options = Options {
-        dims: index.geometry.dims,
-        bits: index.geometry.bits,
-        metric: index.space.metric(),
-        columns: index.geometry.columns,
-        lists: plan.lists.unwrap_or_else(|| default_lists(rows as f64)),
-    };
-    // A vacuum does not fail for want of memory: then there are fewer lists.
+    let mut options = options(index, plan);
+    // There is no failure for want of memory: then there are fewer lists.
     let wanted = loop {
-        // Rows of an index have its codes' dimensions.
-        let padded = Options { dims: index.geometry.padded.min(MAX_DIMENSIONS), ..options };
-        match sample_rows(&padded, rows as f64, plan.memory) {
+        match sample_of(index, &options, plan) {
             Ok(wanted) => break wanted,
             Err(_) if options.lists > 1 => options.lists = options.lists * 3 / 4,
             Err(_) => break 1,

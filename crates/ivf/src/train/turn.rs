@@ -56,7 +56,8 @@ pub fn turn<S: PageStore>(
     let moved = rows.len() as u64;
     let meta = change.page_mut(meta)?.meta_mut();
     let rows = written.rows + moved;
-    meta.credit = credit(meta, rows).saturating_sub(rows);
+    // This one has been charged for when it began.
+    (meta.credit, meta.spent) = (credit(meta, rows), 0);
     meta.enter(written, now);
     (meta.rows, meta.trained_rows) = (rows, rows);
     meta.generation = meta.training;
