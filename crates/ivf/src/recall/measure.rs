@@ -121,9 +121,11 @@ impl Measurement {
 /// By chance, rows that are fewer may have been found nearer.
 fn grow_with_rarity(thresholds: &mut Table) {
     for rarity in 1..RARITIES.len() {
-        for level in 0..RECALLS.len() {
-            thresholds[rarity][level] = thresholds[rarity][level].max(thresholds[rarity - 1][level]);
-        }
+        let before = thresholds[rarity - 1];
+        thresholds[rarity]
+            .iter_mut()
+            .zip(before)
+            .for_each(|(threshold, least)| *threshold = threshold.max(least));
     }
 }
 
