@@ -197,7 +197,7 @@ fn define() {
     GucRegistry::define_float_guc(
         c"ivf.target_recall",
         c"Share of a query's ten nearest rows that a scan of an ivf index is to find, on average.",
-        c"1 reads the whole index, and finds all. With ivf.probes = 0.",
+        c"1 reads the whole index, up to ivf.max_probes, and finds all. With ivf.probes = 0.",
         &TARGET_RECALL,
         0.5,
         1.0,

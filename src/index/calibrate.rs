@@ -38,7 +38,8 @@ fn ivf_calibrate(index: Option<pg_sys::Oid>, fcinfo: pg_sys::FunctionCallInfo) -
             if has_distance(engine.space.metric(), &query) {
                 usable.push(query.to_vec());
             }
-            let needed = recall::memory(&engine, usable.len());
+            let needed = recall::memory(&engine, usable.len().min(recall::MOST_QUERIES))
+                + usable.len() * engine.geometry.dims * 4;
             if needed > memory {
                 Error::from(IvfError::Memory { needed, available: memory }).raise();
             }

@@ -268,8 +268,8 @@ impl Shape {
     /// columns of the index.
     fn probed(&self, matching: f64) -> f64 {
         let share = |matching| {
-            let lists =
-                expected_lists(&self.curve, guc::probes(), guc::target_recall(), self.lists, matching);
+            let probes = (guc::probes(), guc::max_probes());
+            let lists = expected_lists(&self.curve, probes, guc::target_recall(), self.lists, matching);
             lists / self.lists
         };
         share(matching).min(self.limit()).max(share(1.0)).min(1.0)

@@ -166,7 +166,8 @@ fn ivf_info(
         Metric::InnerProduct => "inner product",
         Metric::Cosine => "cosine",
     };
-    let probes = |recall| expected_lists(&info.curve, 0, recall, info.lists.into(), 1.0);
+    let limits = (0, guc::max_probes());
+    let probes = |recall| expected_lists(&info.curve, limits, recall, info.lists.into(), 1.0);
     let bytes = |pages: u32| i64::from(pages) * i64::from(pg_sys::BLCKSZ);
     TableIterator::once((
         metric.to_owned(),

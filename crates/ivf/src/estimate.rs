@@ -31,10 +31,12 @@ pub fn share_within<S: PageStore>(
     let lists = (near.len() + far.len()) as f64;
     let by_near = share_of(store, index, &query, within, &near)? * near.len() as f64;
     let by_far = share_of(store, index, &query, within, &some)? * far.len() as f64;
-    Ok((by_near + by_far) / lists)
+    // Neither none nor all; less than half a row of a list cannot be told.
+    let least = 0.5 / (lists * ROWS as f64);
+    Ok(((by_near + by_far) / lists).clamp(least, 1.0 - least))
 }
 
-/// Likewise, of the first rows of these lists: neither none nor all.
+/// Likewise, of the first rows of these lists.
 fn share_of<S: PageStore>(
     store: &S,
     index: &Index,
@@ -55,5 +57,5 @@ fn share_of<S: PageStore>(
             found += usize::from(metric.distance(refined.estimate) <= within);
         })?;
     }
-    Ok((found as f64 + 0.5) / (rows as f64 + 1.0))
+    Ok(found as f64 / rows.max(1) as f64)
 }

@@ -523,7 +523,6 @@ impl Meta {
         (self.mean, self.directory, self.fresh, self.lists) = (mean, directory, fresh, lists);
         (self.rows, self.trained_rows, self.deleted) = (rows, rows, 0);
         (self.trained_at, self.trained_imbalance) = (now, imbalance);
-        self.curve.queries = 0;
     }
 
     /// A metapage's first content; the page has been initialised.

@@ -41,16 +41,18 @@ impl Factors {
 }
 
 impl Factors {
-    /// These are factors of what `earlier` stood for, less a shift; the two are so long together, at most. What has been lost
-    /// since the row itself was coded is lost by both codes.
-    pub fn coded_again(self, earlier: &Factors, lengths: f64) -> Factors {
+    /// These are factors of what `earlier` stood for in so many dimensions, less a shift; the two are so long together, at
+    /// most. What has been lost since the row itself was coded is lost by both codes.
+    pub fn coded_again(self, earlier: &Factors, dims: usize, lengths: f64) -> Factors {
         if earlier.residual.is_infinite() || self.residual.is_infinite() {
             return Factors::UNBOUNDED;
         }
         let [now, before] = [self.residual, earlier.residual].map(|residual| f64::from(residual.abs()));
         // The row was rotated, and so was the shift.
         let bound = now + before + 2.0 * ROTATION_ERROR * lengths;
-        Factors { residual: -(bound as f32).next_up(), ..self }
+        // In no direction more than in others.
+        let error = f64::from(self.error).hypot(before / (dims as f64).sqrt()) as f32;
+        Factors { residual: -(bound as f32).next_up(), error, ..self }
     }
 }
 
@@ -348,6 +350,16 @@ impl Query {
     pub fn allowing_for(mut self, deviations: f64) -> Query {
         self.bounds.error = self.error_of_deviations(deviations);
         self
+    }
+
+    /// Whether something can be said of the distances of rows to it: it is not zero, unless by L2, and no number is too large.
+    pub fn has_distances(&self) -> bool {
+        self.bounded && (self.metric == Metric::L2 || self.q_norm > 0.0)
+    }
+
+    /// The least key there is.
+    pub fn floor(&self) -> f32 {
+        self.bounds.floor
     }
 
     /// What so many standard deviations are for the key of a row whose error is 1.

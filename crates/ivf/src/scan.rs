@@ -228,8 +228,14 @@ fn are_enough(rows: u64, matching: u64, held: u64) -> bool {
 const SELECTIVE: f64 = 0.4;
 
 /// Lists of so many that a scan reads before the first row is returned, on average, if this share of the rows satisfies its
-/// conditions. `probes` and `recall` as in [`Options`].
-pub fn expected_lists(curve: &Curve, probes: usize, recall: f64, lists: f64, share: f64) -> f64 {
+/// conditions. `probes`, `max_probes` and `recall` as in [`Options`].
+pub fn expected_lists(
+    curve: &Curve,
+    (probes, max_probes): (usize, usize),
+    recall: f64,
+    lists: f64,
+    share: f64,
+) -> f64 {
     let more = share.powf(-SELECTIVE);
     let expected = match probes {
         0 if recall >= 1.0 => lists,
@@ -237,7 +243,7 @@ pub fn expected_lists(curve: &Curve, probes: usize, recall: f64, lists: f64, sha
         0 => automatic_probes(lists as usize) as f64 * more,
         probes => probes as f64 * more,
     };
-    expected.max(1.0).min(lists.max(1.0))
+    expected.max(1.0).min(lists.max(1.0)).min(max_probes.max(probes) as f64)
 }
 
 /// Lists that are looked up at once, however few are expected: 20 more cost 2 µs.
@@ -444,9 +450,16 @@ impl Scan {
             complete = complete && collector.read(&self.batch, note)?.is_some();
             let held = *held.get_or_insert(collector.rows);
             // Where memory ends, what there is will do: the rest follows with the next lists.
-            while let (false, false, Some(query), Some(unread), true, None) =
-                (again, self.filter.is_empty(), &self.query, &mut self.unread, complete, collector.cut)
-            {
+            // The curve tells how far to read by the sign bits, and of the first lists.
+            let extends = !by_curve || self.with_fresh && matches!(mode, Mode::Signs(_));
+            while let (false, true, Some(query), Some(unread), true, None) = (
+                again,
+                extends && !self.filter.is_empty(),
+                &self.query,
+                &mut self.unread,
+                complete,
+                collector.cut,
+            ) {
                 let limit = self.options.limit(self.first);
                 let wanted = self.batch.len().min(limit.saturating_sub(self.probed));
                 let before = unread.given;
@@ -481,6 +494,10 @@ impl Scan {
             if let Mode::Signs(query) = mode {
                 mode = Mode::WholeCodes(query);
             }
+        }
+        if by_curve && self.with_fresh {
+            // If more are wanted, as many again.
+            self.first = self.probed;
         }
         self.candidates = BinaryHeap::from(take(&mut self.collected.candidates));
         (self.threshold, self.wanted) = (f32::NEG_INFINITY, FIRST_SKETCHES);

@@ -85,9 +85,9 @@ impl Shape {
         } else {
             return None;
         };
-        // A fresh list that is long is what a training has left that died. What makes it die may last, and would have every
-        // vacuum fail.
-        let in_patience = reason == Reason::Fresh && meta.spent < PATIENCE * self.rows;
+        // One that died, as autovacuum does when somebody waits for the table, is tried again; a fresh list that is long is what
+        // it has left. But what makes it die may last, and would have every vacuum fail.
+        let in_patience = (reason == Reason::Fresh || meta.spent > 0) && meta.spent < PATIENCE * self.rows;
         (credit(meta, self.rows) >= self.rows || in_patience).then_some(reason)
     }
 }
@@ -151,7 +151,8 @@ mod tests {
         let died = |times: u64| Meta { credit: 0, spent: times * 50_000, ..meta };
         assert_eq!(fresh.is_due(&died(2), None), Some(Reason::Fresh));
         assert_eq!(fresh.is_due(&died(4), None), None);
-        assert_eq!(shape(61_000).is_due(&Meta { spent: 100_000, ..meta }, None), None);
+        assert_eq!(shape(61_000).is_due(&Meta { spent: 100_000, ..meta }, None), Some(Reason::Rows));
+        assert_eq!(shape(61_000).is_due(&Meta { spent: 200_000, ..meta }, None), None);
         assert_eq!(shape(61_000).is_due(&Meta { lists: 1, ..meta }, Some(1)), None);
         let free = Meta { free_pages: 10_000, pages: 15_000, ..meta };
         assert_eq!(shape(50_000).is_due(&free, None), Some(Reason::Space));

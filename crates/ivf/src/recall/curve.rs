@@ -27,7 +27,9 @@ const MARGIN: f64 = 0.0025;
 /// uncertain, and who reads by the greater of the two reads too much for most conditions. So the aim is lower by this part of
 /// what may be missed.
 ///
-/// Measured on 116,033 glosses in 232 lists, of ten kinds of conditions: CONDITIONS_MEASURED.
+/// Measured on 116,033 glosses in 232 lists, for .95: rows chosen at random, from a half to a thousandth, .955 to .961; the
+/// query's own topic, of 20 by k-means, .977; another topic .894; all but its own .931; a tenth of another one .948. By the
+/// share alone, and no lower aim, these were .953 to .959, .976, .667, .878 and .764.
 const LESS: f64 = 0.3;
 /// And at most by this part of how far the target is above what is told by the neighbour of [`TELLING`].
 const LESS_BELOW: f64 = 0.1;
@@ -36,8 +38,6 @@ const LEAST_TELLING: f64 = 0.8;
 /// often in the first list, and one farther away depends on what is not read yet.
 const TELLING: usize = 6;
 const TOLD: usize = 1;
-/// Power of ten.
-const MOST_RARE: f64 = 9.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
@@ -106,12 +106,13 @@ impl Curve {
     /// How rare rows are, as a power of ten, whose neighbours have their [`TELLING`] one this far out.
     fn rarity_of(&self, score: f64) -> f64 {
         let of = |rarity: usize| f64::from(self.thresholds[rarity][TOLD]);
-        let last = known(&self.thresholds).saturating_sub(2);
+        let known = known(&self.thresholds);
+        let last = known.saturating_sub(2);
         let before = (0..last).find(|&rarity| of(rarity + 1) > score).unwrap_or(last);
         let (from, to) = (of(before), of((before + 1).min(RARITIES.len() - 1)));
         let place = place_between(from, to, score);
-        // Neither is anywhere if all thresholds are zero.
-        if place.is_nan() { 0.0 } else { (before as f64 + place).clamp(0.0, MOST_RARE) }
+        // It is not a number if all thresholds are zero. Beyond what was measured, a power of ten more may be told.
+        if place.is_nan() { 0.0 } else { (before as f64 + place).clamp(0.0, known as f64) }
     }
 }
 

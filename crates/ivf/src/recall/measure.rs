@@ -13,6 +13,8 @@ use crate::store::{Block, Change, PageStore, Recent};
 
 /// Fewer queries tell nothing.
 pub const LEAST_QUERIES: usize = 20;
+/// More would hold the lock of a page too long: about 10 µs each.
+pub const MOST_QUERIES: usize = 1000;
 /// Thresholds by which rows and queries are compared: up to that for .98.
 const COMPARED: usize = 6;
 /// The neighbours, and the next row after them.
@@ -45,8 +47,9 @@ struct Measurement {
 fn measure<S: PageStore>(
     store: &S,
     index: &Index,
-    examples: Vec<Example>,
+    mut examples: Vec<Example>,
 ) -> Result<Option<Measurement>, S::Error> {
+    examples.retain(|example| example.query.has_distances());
     if examples.len() < LEAST_QUERIES || index.meta.lists < 2 {
         return Ok(None);
     }
@@ -84,7 +87,7 @@ fn measure<S: PageStore>(
         found.sort_unstable_by(f64::total_cmp);
         for (level, recall) in RECALLS.iter().enumerate() {
             let last = (recall * found.len() as f64).ceil() as usize;
-            thresholds[rarity][level] = match rows[rarity] < LEAST_ROWS {
+            thresholds[rarity][level] = match rows[rarity] < LEAST_ROWS || found.is_empty() {
                 true => f32::INFINITY,
                 // Not less than what it was measured with.
                 false => (found[last.clamp(1, found.len()) - 1] as f32).next_up().max(least),
@@ -135,11 +138,13 @@ fn count(scores: &[Vec<f32>], threshold: f32) -> f32 {
     lists as f32 / scores.len().max(1) as f32
 }
 
-/// Measures with given queries, of the index's dimensions, and keeps what that says; trainings after it take rows to be easier
+/// Measures with given queries, of the index's dimensions, or some of them if they are many, and keeps what that says; trainings after it take rows to be easier
 /// than queries by as much as they are now. The index is not trained meanwhile. False if nothing can be said.
 pub fn calibrate<S: PageStore>(store: &S, index: &Index, queries: &[Vec<f32>]) -> Result<bool, S::Error> {
     let example = |query: &Vec<f32>| Example { tid: None, query: index.space.query(query) };
-    let Some(measured) = measure(store, index, queries.iter().map(example).collect())? else {
+    let step = queries.len().div_ceil(MOST_QUERIES).max(1);
+    let examples = queries.iter().step_by(step).map(example).collect();
+    let Some(measured) = measure(store, index, examples)? else {
         return Ok(false);
     };
     keep(store, measured.calibrating(&index.meta.curve))?;
@@ -301,7 +306,9 @@ impl<S: PageStore> Visitor<S::Error> for Reading<'_, S> {
             let each = |lane: usize, refined: Refined| {
                 let row = codes.tid(lane);
                 if *tid != Some(row) {
-                    let bound = bounds[lane] + *tighter * error[lane];
+                    // There may be no room between the two.
+                    let is_least = bounds[lane] <= query.floor();
+                    let bound = bounds[lane] + if is_least { 0.0 } else { *tighter * error[lane] };
                     let neighbour = Neighbour { key: refined.estimate, bound, list: *list };
                     (0..=rarity(row)).for_each(|rarity| nearest.offer(rarity, neighbour));
                 }

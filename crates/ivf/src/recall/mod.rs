@@ -2,16 +2,15 @@
 //! neighbours of some rows.
 //!
 //! Lists are read in the order of their centroids' keys, as long as their [`score`] is within a threshold. A number of
-//! lists would be too many for a query in the midst of a cluster, and too few for one between several: at equal recall the
-//! threshold reads .81 to .92 of the rows of the best number of lists on text embeddings, and 1.00 where clusters reach
-//! over one another (README.md, "Recall").
+//! lists would be too many for a query in the midst of a cluster, and too few for one between several; README.md, "Recall", has
+//! figures.
 
 mod curve;
 mod measure;
 mod reach;
 
 pub use curve::Curve;
-pub use measure::{Example, LEAST_QUERIES, calibrate, memory, try_out};
+pub use measure::{Example, LEAST_QUERIES, MOST_QUERIES, calibrate, memory, try_out};
 pub(crate) use reach::Reach;
 
 /// Rows whose neighbours are sought. A tenth more or fewer of a query's neighbours found is usual, so that a recall of .95

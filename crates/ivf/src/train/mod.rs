@@ -96,6 +96,11 @@ pub fn maintain<S: PageStore, R: RowSort>(
         When::Always => true,
     };
     if meta.dims == 0 || !wanted {
+        if plan.when != When::Never && meta.lists > 1 && !meta.curve.is_known() {
+            // A training has died just after its lists came in force.
+            let index = Index::open(store)?;
+            try_out(store, &index, reader::examples(store, &index)?, plan.memory)?;
+        }
         return Ok(Kept::Same);
     }
     if plan.when == When::Due

@@ -7,9 +7,9 @@ use crate::geometry::Geometry;
 use crate::index::Index;
 use crate::insert::append_segment;
 use crate::layout::{Codes, FRESH, MAX_DIMENSIONS, NO_BLOCK, Row, Tid};
-use crate::quantize::decode;
+use crate::quantize::{Space, decode};
 use crate::random::SplitMix64;
-use crate::recall::Example;
+use crate::recall::{Example, QUERIES};
 use crate::segments::{Visitor, all_first_segments, for_each_row, set_room, walk};
 use crate::store::{Block, Change, PageStore, Recent};
 use crate::trained::Trained;
@@ -34,6 +34,12 @@ fn sample_of(index: &Index, options: &Options, plan: &Plan) -> Result<usize, usi
     sample_rows(&padded, index.meta.rows as f64, plan.memory)
 }
 
+/// A quarter fewer, but not past as many as there are.
+fn fewer(lists: usize, now: usize) -> usize {
+    let fewer = lists * 3 / 4;
+    if (fewer + 1..lists).contains(&now) { now } else { fewer }
+}
+
 /// Bytes that are needed for as many lists as there are, or as are wanted if these are fewer; `None` if there are so many.
 pub fn lacks(index: &Index, plan: &Plan) -> Option<usize> {
     let options = options(index, plan);
@@ -51,36 +57,33 @@ pub struct Learnt {
 
 /// Learns new centroids from a sample of the rows, and where they are.
 pub fn learn<S: PageStore>(store: &S, index: &Index, plan: &Plan) -> Result<Learnt, S::Error> {
-    let rows = index.meta.rows;
     let mut options = options(index, plan);
     // There is no failure for want of memory: then there are fewer lists.
     let wanted = loop {
         match sample_of(index, &options, plan) {
             Ok(wanted) => break wanted,
-            Err(_) if options.lists > 1 => options.lists = options.lists * 3 / 4,
+            Err(_) if options.lists > 1 => options.lists = fewer(options.lists, index.meta.lists as usize),
             Err(_) => break 1,
         }
     };
-    let mut sample = Sample {
-        store,
-        index,
-        vectors: Vec::with_capacity(wanted.min(rows as usize) * index.geometry.padded),
-        tids: Vec::new(),
-        wanted,
-        left: rows as usize,
-        random: SplitMix64(SEED),
-    };
-    for first in all_first_segments(store, index)? {
-        walk(store, index.lists(), first, &mut sample)?;
-    }
-    let Sample { mut vectors, mut tids, .. } = sample;
+    let Sample { mut vectors, mut tids, .. } = Sample::take(store, index, wanted)?;
     let (recentring, space) = Recentring::of(index, &vectors);
     recentring.shift(&mut vectors);
     let held = hold_out(&mut vectors, &mut tids, index.geometry.padded, &options);
-    let example = |(tid, z): (Tid, Vec<f32>)| Example { tid: Some(tid), query: space.query_for_code(&z) };
-    let examples = held.into_iter().map(example).collect();
+    let examples = held.iter().map(|(tid, z)| example(&space, *tid, z)).collect();
     let trained = Trained::train_again(&options, space, vectors, &mut || store.check_interrupts())?;
     Ok(Learnt { trained, recentring, examples })
+}
+
+/// Rows to try the lists with.
+pub fn examples<S: PageStore>(store: &S, index: &Index) -> Result<Vec<Example>, S::Error> {
+    let Sample { vectors, tids, .. } = Sample::take(store, index, QUERIES)?;
+    let rows = tids.iter().zip(vectors.chunks_exact(index.geometry.padded));
+    Ok(rows.map(|(&tid, z)| example(&index.space, tid, z)).collect())
+}
+
+fn example(space: &Space, tid: Tid, z: &[f32]) -> Example {
+    Example { tid: Some(tid), query: space.query_for_code(z) }
 }
 
 /// So many of the rows, each with the same probability (Knuth's algorithm S).
@@ -95,6 +98,25 @@ struct Sample<'a, S> {
     /// Rows that have not been seen, if there are as many as were counted.
     left: usize,
     random: SplitMix64,
+}
+
+impl<'a, S: PageStore> Sample<'a, S> {
+    fn take(store: &'a S, index: &'a Index, wanted: usize) -> Result<Sample<'a, S>, S::Error> {
+        let rows = index.meta.rows as usize;
+        let mut sample = Sample {
+            store,
+            index,
+            vectors: Vec::with_capacity(wanted.min(rows) * index.geometry.padded),
+            tids: Vec::new(),
+            wanted,
+            left: rows,
+            random: SplitMix64(SEED),
+        };
+        for first in all_first_segments(store, index)? {
+            walk(store, index.lists(), first, &mut sample)?;
+        }
+        Ok(sample)
+    }
 }
 
 impl<S: PageStore> Visitor<S::Error> for Sample<'_, S> {

@@ -63,7 +63,7 @@ impl Recentring {
         let norm = norm_squared(z).sqrt();
         z.iter_mut().zip(shift).for_each(|(x, shift)| *x -= shift);
         let factors = encode(z, geometry.bits, signs, refinement);
-        let factors = factors.coded_again(&row.factors, norm + self.distance);
+        let factors = factors.coded_again(&row.factors, z.len(), norm + self.distance);
         Row { factors, signs, refinement, ..*row }.write(rows);
     }
 }
