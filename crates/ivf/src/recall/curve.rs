@@ -38,6 +38,10 @@ const LEAST_TELLING: f64 = 0.8;
 /// often in the first list, and one farther away depends on what is not read yet.
 const TELLING: usize = 6;
 const TOLD: usize = 1;
+/// Thresholds of two rarities that are less than so many times as great tell nothing of rarer ones.
+const FLAT: f64 = 1.5;
+/// Power of ten.
+const MOST_RARE: f64 = 9.0;
 
 #[derive(Debug, Clone, Copy, PartialEq, Pod, Zeroable)]
 #[repr(C)]
@@ -111,8 +115,10 @@ impl Curve {
         let before = (0..last).find(|&rarity| of(rarity + 1) > score).unwrap_or(last);
         let (from, to) = (of(before), of((before + 1).min(RARITIES.len() - 1)));
         let place = place_between(from, to, score);
-        // It is not a number if all thresholds are zero. Beyond what was measured, a power of ten more may be told.
-        if place.is_nan() { 0.0 } else { (before as f64 + place).clamp(0.0, known as f64) }
+        // Beyond what was measured thresholds go on as before, if they grow at all.
+        let most = if to > FLAT * from { MOST_RARE } else { known as f64 };
+        // It is not a number if all thresholds are zero.
+        if place.is_nan() { 0.0 } else { (before as f64 + place).clamp(0.0, most) }
     }
 }
 
