@@ -397,10 +397,6 @@ def targets(source: Data, arguments: argparse.Namespace):
     sets = [held_out(ivf_data.repeated(source, max(NEIGHBOURS, rows // part))) for part in (100, 10, 1)]
     sets.append(held_out(ivf_data.broad_clusters(min(80_000, rows))))
     report = begin("targets", sets[2])
-    # A setting is known once the library is loaded.
-    known = sql("ours", "LOAD 'pg_embed'", "SELECT count(*) FROM pg_settings WHERE name = 'ivf.target_recall'") != "0"
-    if not known:
-        report.line("\nThere is no ivf.target_recall yet; only the defaults, and fixed probes")
     for data in sets:
         subject = Subject(data)
         subject.f = numpy.searchsorted(numpy.cumsum(SHARES), numpy.random.default_rng(7).random(len(data.rows)), "right")
@@ -413,11 +409,11 @@ def targets(source: Data, arguments: argparse.Namespace):
                 subject.vacuum()
             mask = numpy.ones(len(data.rows), bool) if f is None else subject.f == f
             if mask.any():
-                table += of_targets(subject, "" if f is None else f"WHERE f = {f}", share, mask, known, arguments)
+                table += of_targets(subject, "" if f is None else f"WHERE f = {f}", share, mask, arguments)
         report.table(f"{data.name}: {len(data.rows):,} rows of {data.dims} dimensions, {subject.info()['lists']} lists", table)
 
 
-def of_targets(subject: Subject, condition: str, share: float, mask: numpy.ndarray, known: bool,
+def of_targets(subject: Subject, condition: str, share: float, mask: numpy.ndarray,
                arguments: argparse.Namespace) -> list[dict]:
     """A line for each target, one for the defaults, and one for the fewest probes that reach 0.95."""
     truth = subject.truth(mask)
@@ -425,8 +421,7 @@ def of_targets(subject: Subject, condition: str, share: float, mask: numpy.ndarr
     lists = int(subject.info()["lists"])
     probes = smallest(lambda value: recall(f"-c ivf.probes={value}") >= 0.95, 0, lists)
     choices = {"default": ("", 0.95), f"{probes} probes": (f"-c ivf.probes={probes}", 0.95)}
-    if known:
-        choices |= {f"target {target}": (f"-c ivf.target_recall={target}", target) for target in TARGETS}
+    choices |= {f"target {target}": (f"-c ivf.target_recall={target}", target) for target in TARGETS}
     sql("ours", f"SELECT pg_prewarm('{subject.index}')")
     rates = {name: [] for name in choices}
     for turn in range(arguments.rounds):

@@ -523,6 +523,8 @@ impl Meta {
         (self.mean, self.directory, self.fresh, self.lists) = (mean, directory, fresh, lists);
         (self.rows, self.trained_rows, self.deleted) = (rows, rows, 0);
         (self.trained_at, self.trained_imbalance) = (now, imbalance);
+        // It was of other lists. How much harder queries are than rows stays.
+        self.curve.queries = 0;
     }
 
     /// A metapage's first content; the page has been initialised.

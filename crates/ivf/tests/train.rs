@@ -326,6 +326,8 @@ fn a_failure_at_any_operation_of_a_training_loses_nothing() {
         table.assert_clean();
         let meta = table.index.meta;
         assert_eq!((meta.garbage, meta.is_training, meta.generation), (0, 0, meta.training));
+        // Whichever training was the last, its lists were measured.
+        assert!(meta.lists < 2 || meta.curve.is_known(), "failed at {n}");
         let stored: HashSet<Tid> = table.rows.keys().copied().collect();
         assert_eq!(returned(&table.store, table.scan(Some(&rows[3]), all())), stored, "failed at {n}");
         if done {
@@ -440,6 +442,19 @@ fn it_is_due_when_rows_have_come_or_gone() {
     assert!(matches!(kept, Kept::LittleMemory { needed: 10_000.. }), "{kept:?}");
     assert_eq!(Index::open(&table.store).unwrap().meta.spent, 0);
     assert_eq!(due(&table).map(|report| report.rows), Some(1500));
+    table.assert_clean();
+}
+
+/// As those are whose training has died just after they came in force.
+#[test]
+fn lists_without_a_curve_are_measured() {
+    let rows = Numbers::new(5).clustered(6000, 16, 30);
+    let table = Table::build(&rows, 16, Metric::L2, 8, 12);
+    let queries = |table: &Table| Index::open(&table.store).unwrap().meta.curve.queries;
+    for (when, measured) in [(When::Never, 0), (When::Due, 400), (When::Due, 400)] {
+        assert_eq!(maintained(&table.store, when, 12).unwrap(), None);
+        assert_eq!(queries(&table), measured);
+    }
     table.assert_clean();
 }
 
