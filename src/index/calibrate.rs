@@ -39,7 +39,7 @@ fn ivf_calibrate(index: Option<pg_sys::Oid>, fcinfo: pg_sys::FunctionCallInfo) -
                 usable.push(query.to_vec());
             }
             let needed = recall::memory(&engine, usable.len().min(recall::MOST_QUERIES))
-                + usable.len() * engine.geometry.dims * 4;
+                + usable.len() * engine.geometry.dims * size_of::<f32>();
             if needed > memory {
                 Error::from(IvfError::Memory { needed, available: memory }).raise();
             }

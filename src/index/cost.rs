@@ -282,8 +282,8 @@ impl Shape {
     }
 }
 
-/// Lists, the share of the pages with 1-bit codes, and how far to read, as the index itself says; `None` if it cannot be read, which
-/// is for a scan to complain about, not for the planner.
+/// Lists, the share of the pages with 1-bit codes, and how far to read, as the index itself says; `None` if it cannot be
+/// read, which is for a scan to complain about, not for the planner.
 ///
 /// # Safety
 /// The index exists and is locked.

@@ -2,7 +2,6 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::NEIGHBOURS;
 use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS};
 
 /// Shares of the neighbours that a threshold is kept for; between them it is interpolated.
@@ -36,7 +35,7 @@ const LESS_BELOW: f64 = 0.1;
 const LEAST_TELLING: f64 = 0.8;
 /// The neighbour, from 0, by whose list it is told how rare rows are, and its place in [`RECALLS`]. A nearer one is too
 /// often in the first list, and one farther away depends on what is not read yet.
-const TELLING: usize = 6;
+pub(super) const TELLING: usize = 6;
 const TOLD: usize = 1;
 /// Thresholds of two rarities that are less than so many times as great tell nothing of rarer ones.
 const FLAT: f64 = 1.5;
@@ -80,11 +79,11 @@ impl Curve {
         at(&self.thresholds, self.aim(recall), 0.0)
     }
 
-    /// Likewise, for those rows that satisfy the conditions. `share`: of the rows read so far; `found`: scores of the lists
-    /// with the nearest [`NEIGHBOURS`] of them so far, ascending.
-    pub(crate) fn threshold_of_matching(&self, recall: f64, share: f64, found: &[f64; NEIGHBOURS]) -> f64 {
+    /// Likewise, for those rows that satisfy the conditions. `share`: of the rows read so far; `telling`: score of the
+    /// list with the [`TELLING`] of the nearest of them so far.
+    pub(crate) fn threshold_of_matching(&self, recall: f64, share: f64, telling: f64) -> f64 {
         let by_share = rarity(share);
-        let by_found = self.rarity_of(found[TELLING]);
+        let by_found = self.rarity_of(telling);
         let less = (LESS * (1.0 - recall)).min(LESS_BELOW * (recall - LEAST_TELLING)).max(0.0);
         at(&self.thresholds, self.aim(recall) - less, by_share.max(by_found))
     }
@@ -208,8 +207,8 @@ mod tests {
     #[test]
     fn conditions_read_by_their_share_or_by_where_their_rows_are() {
         let curve = curve(0.1, 4);
-        let all = curve.threshold_of_matching(0.9, 1.0, &[0.0; NEIGHBOURS]);
-        let ratio = |share, score| curve.threshold_of_matching(0.9, share, &[score; NEIGHBOURS]) / all;
+        let all = curve.threshold_of_matching(0.9, 1.0, 0.0);
+        let ratio = |share, score| curve.threshold_of_matching(0.9, share, score) / all;
         assert!((ratio(0.01, 0.0) - 9.0).abs() < 1e-3);
         // Beyond what was measured it goes on as before.
         assert!((ratio(1e-5, 0.0) - 243.0).abs() < 1e-2);
@@ -222,7 +221,7 @@ mod tests {
     fn few_rows_tell_nothing_of_conditions() {
         let curve = curve(0.1, 1);
         assert!(curve.threshold(0.95).is_finite());
-        assert_eq!(curve.threshold_of_matching(0.95, 0.5, &[0.0; NEIGHBOURS]), f64::INFINITY);
+        assert_eq!(curve.threshold_of_matching(0.95, 0.5, 0.0), f64::INFINITY);
     }
 
     proptest! {
@@ -236,7 +235,7 @@ mod tests {
             lost in 0f32..0.1,
         ) {
             let curve = Curve { lost, ..curve(first, rarities) };
-            let threshold = |recall, share| curve.threshold_of_matching(recall, share, &[found; NEIGHBOURS]);
+            let threshold = |recall, share| curve.threshold_of_matching(recall, share, found);
             let (low, high) = (a.min(b), a.max(b));
             if (low > HIGH) == (high > HIGH) {
                 prop_assert!(threshold(low, s) <= threshold(high, s) * (1.0 + 1e-9));

@@ -138,8 +138,9 @@ fn count(scores: &[Vec<f32>], threshold: f32) -> f32 {
     lists as f32 / scores.len().max(1) as f32
 }
 
-/// Measures with given queries, of the index's dimensions, or some of them if they are many, and keeps what that says; trainings after it take rows to be easier
-/// than queries by as much as they are now. The index is not trained meanwhile. False if nothing can be said.
+/// Measures with given queries, of the index's dimensions, or some of them if they are many, and keeps what that says;
+/// trainings after it take rows to be easier than queries by as much as they are now. The index is not trained meanwhile.
+/// False if nothing can be said.
 pub fn calibrate<S: PageStore>(store: &S, index: &Index, queries: &[Vec<f32>]) -> Result<bool, S::Error> {
     let example = |query: &Vec<f32>| Example { tid: None, query: index.space.query(query) };
     let step = queries.len().div_ceil(MOST_QUERIES).max(1);

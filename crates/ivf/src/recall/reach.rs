@@ -1,5 +1,8 @@
 //! Whether a scan with conditions has read enough.
 
+use std::array::from_fn;
+
+use super::curve::TELLING;
 use super::{Curve, NEIGHBOURS};
 
 /// The nearest rows so far that satisfy the conditions, by their sign bits, and how far out their lists are.
@@ -40,9 +43,8 @@ impl Reach {
         if self.nearest.len() < NEIGHBOURS {
             return false;
         }
-        let mut scores = [0.0; NEIGHBOURS];
-        scores.iter_mut().zip(&self.nearest).for_each(|(score, &(_, found))| *score = found);
+        let mut scores: [f64; NEIGHBOURS] = from_fn(|i| self.nearest[i].1);
         scores.sort_unstable_by(f64::total_cmp);
-        self.score > curve.threshold_of_matching(recall, share, &scores)
+        self.score > curve.threshold_of_matching(recall, share, scores[TELLING])
     }
 }
