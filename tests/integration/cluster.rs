@@ -367,7 +367,8 @@ pub struct Refusal {
 /// Runs a statement that must be refused, and sees that the session is usable afterwards.
 #[track_caller]
 pub fn refused(client: &mut Client, sql: &str) -> Refusal {
-    let error = client.simple_query(sql).expect_err("the statement must be refused");
+    let answer = client.simple_query(sql).map(|messages| messages.len());
+    let error = answer.expect_err("the statement must be refused, and gave as many messages");
     let error = error.as_db_error().unwrap_or_else(|| panic!("the connection broke: {error}"));
     let refusal = Refusal {
         sqlstate: error.code().code().to_string(),
