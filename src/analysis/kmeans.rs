@@ -36,7 +36,7 @@ fn cluster(window: &Window) -> Result<Option<i32>, Error> {
         .into());
     }
     let lists = clusters as usize;
-    let of = |dims| KMeans { lists, dims, spherical: false, seed: seed as u64 };
+    let of = |dims| KMeans { lists, dims, spherical: false, rotated: false, seed: seed as u64 };
     let budget = Budget {
         memory: &|rows, dims| of(dims).cluster_memory(rows),
         least_rows: lists.saturating_mul(ROWS_PER_CLUSTER),

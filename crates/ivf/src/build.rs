@@ -8,6 +8,7 @@ use crate::metric::Metric;
 use crate::quantize::encode;
 use crate::random::SplitMix64;
 use crate::recall::QUERIES;
+use crate::rotate::padded;
 use crate::store::IndexError;
 use crate::trained::SEED;
 pub use crate::trained::Trained;
@@ -45,9 +46,10 @@ const LEAST_SAMPLE_PER_LIST: usize = 8;
 /// `rows`: those of the table, about.
 pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize, usize> {
     let bytes = |sample: usize| {
-        let k_means = KMeans { lists: options.lists, dims: options.dims, spherical: true, seed: SEED };
+        let dims = padded(options.dims);
+        let k_means = KMeans { lists: options.lists, dims, spherical: true, rotated: true, seed: SEED };
         // The sample is gone when the rows are loaded.
-        let training = sample * options.dims * size_of::<f32>() + k_means.memory(sample);
+        let training = sample * dims * size_of::<f32>() + k_means.memory(sample);
         training.max(load_memory(options, options.lists.min(sample), memory))
     };
     // Somewhat more than there are said to be.

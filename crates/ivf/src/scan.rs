@@ -11,7 +11,7 @@ use crate::index::{Index, automatic_probes};
 use crate::layout::Tid;
 use crate::metric::Metric;
 use crate::quantize::{Query, Refined};
-use crate::recall::{Curve, Reach, score};
+use crate::recall::{Curve, Reach, Scale};
 use crate::segments::{self, Directory, List};
 use crate::shortlist::{self, Shortlist, Sketch};
 use crate::store::PageStore;
@@ -68,7 +68,7 @@ impl Options {
 /// Which lists to scan.
 enum Probes {
     Number(usize),
-    /// Those whose [`score`] is not above this.
+    /// Those whose score, see [`Scale`], is not above this.
     Within(f64),
 }
 
@@ -149,8 +149,8 @@ struct Unread {
     directory: Directory,
     /// Nearer than those that the directory has left, the nearest first.
     ahead: Vec<List>,
-    /// The key of the nearest of all, once known.
-    nearest: Option<f32>,
+    /// How far out they are, once the nearest of all is known.
+    scale: Option<Scale>,
     /// Lists that it has given.
     given: usize,
 }
@@ -169,12 +169,12 @@ impl Unread {
             let wanted = wanted - lists.len();
             lists.extend(self.directory.nearest(store, index, query, wanted, &mut Vec::new())?);
         }
-        self.nearest = self.nearest.or(lists.first().map(|list| list.key));
+        self.scale = self.scale.or(lists.first().map(|list| index.meta.curve.scale(list.key)));
         self.given += lists.len();
         Ok(lists)
     }
 
-    /// The next lists whose [`score`] is within `threshold`, at most `limit`; one if there is one and none was given yet.
+    /// The next lists whose score is within `threshold`, at most `limit`; one if there is one and none was given yet.
     /// `expected`: about so many will be.
     fn within<S: PageStore>(
         &mut self,
@@ -205,7 +205,7 @@ impl Unread {
 
     /// Of a list that comes after so many others.
     fn score(&self, before: usize, list: &List) -> f64 {
-        score(before + 1, list.key, self.nearest.unwrap_or(list.key))
+        self.scale.map_or(0.0, |scale| scale.score(before + 1, list.key))
     }
 
     /// Takes back the last lists that it has given.
@@ -386,7 +386,7 @@ impl Scan {
             Some(unread) => unread,
             none => {
                 let directory = Directory::read(store, &self.index, query)?;
-                none.insert(Unread { directory, ahead: Vec::new(), nearest: None, given: 0 })
+                none.insert(Unread { directory, ahead: Vec::new(), scale: None, given: 0 })
             }
         };
         self.with_fresh = self.probed == 0;

@@ -117,7 +117,9 @@ pub fn for_each_row<S: PageStore>(
     visit_codes(store, geometry, (block, codes), lanes, &mut Vec::new(), row)
 }
 
-fn visit_codes<S: PageStore>(
+/// Calls `each` for those of the lanes that are in use, with the sign bits and the refinement record of the row. The caller has
+/// locked the segment's code page; lanes come in order.
+pub fn visit_codes<S: PageStore>(
     store: &S,
     geometry: &Geometry,
     (block, codes): (Block, Codes),

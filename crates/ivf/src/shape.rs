@@ -35,9 +35,9 @@ pub enum Reason {
     Space,
 }
 
-/// Rows that trainings may read for each row that was inserted or deleted: then all of them together cost at most so many
-/// times what one build of the same rows reads. The rest of a doubling is left for when rows stop coming.
-const CREDIT: u64 = 2;
+/// Rows that trainings may read for each row that was inserted or deleted: then all of them together read at most so many
+/// times the rows of one build, at .7 of its cost for each (measured on 116,033 glosses, one process).
+const CREDIT: u64 = 3;
 
 /// Growth that is worth a training: the lists are then a sixth too few, and a scan reads about a tenth more rows, as it
 /// reads about sqrt(lists) of them.
@@ -120,10 +120,10 @@ mod tests {
                 meta.credit = credit(&meta, rows) - rows;
                 (meta.trained_rows, meta.lists) = (rows, default_lists(rows as f64) as u32);
             }
-            assert!(trained <= 2 * rows, "{trained} rows read for {rows}");
+            assert!(trained <= 3 * rows, "{trained} rows read for {rows}");
             // And yet it is never far behind.
             assert!(
-                rows < 1000 || rows as f64 <= 2.2 * meta.trained_rows as f64,
+                rows < 1000 || rows as f64 <= 1.8 * meta.trained_rows as f64,
                 "{rows} {}",
                 meta.trained_rows
             );
@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(shape(5_000).is_due(&meta, None), Some(Reason::Rows));
         assert_eq!(Shape { imbalance: 2.0, ..shape(50_000) }.is_due(&meta, None), Some(Reason::Uneven));
         assert_eq!(Shape { fresh: 2_000, ..shape(50_000) }.is_due(&meta, None), Some(Reason::Fresh));
-        assert_eq!(shape(61_000).is_due(&Meta { credit: 30_000, ..meta }, None), None);
+        assert_eq!(shape(61_000).is_due(&Meta { credit: 20_000, ..meta }, None), None);
         // One has died, or more.
         let fresh = Shape { fresh: 2_000, ..shape(52_000) };
         let died = |times: u64| Meta { credit: 0, spent: times * 50_000, ..meta };

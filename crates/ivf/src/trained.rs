@@ -42,18 +42,13 @@ impl Trained {
         if metric.normalises() {
             normalise_rows(&mut sample, dims);
         }
-        let mean = mean_of(&sample, dims);
-        let centroids = centroids(options, sample, &mean, check_interrupts)?;
+        let mut mean = mean_of(&sample, dims);
+        let space = Space::new(metric, SEED, mean.clone());
         let rotation = Rotation::new(dims, SEED);
-        let padded = padded(dims);
-        let mut rotated = Vec::with_capacity(centroids.len() / dims * padded);
-        for centroid in centroids.chunks_exact(dims) {
-            let start = rotated.len();
-            rotated.extend_from_slice(centroid);
-            rotated.resize(start + padded, 0.0);
-            rotation.apply(&mut rotated[start..]);
-        }
-        Ok(Trained::encode_centroids(*options, Space::new(metric, SEED, mean), &rotated))
+        rotate_rows(&mut sample, dims, &rotation);
+        rotate_rows(&mut mean, dims, &rotation);
+        let centroids = centroids(options, sample, &mean, check_interrupts)?;
+        Ok(Trained::encode_centroids(*options, space, &centroids))
     }
 
     /// Trains again on rows of an index. `sample`: rows × padded, centred and rotated as `space` does it, in any order.
@@ -184,8 +179,8 @@ impl Trained {
     }
 }
 
-/// Centroids, centred. `sample`: rows of as many dimensions as the mean, in random order, not centred; those of cosine have
-/// length 1.
+/// Centroids, centred. `sample`: rows of as many dimensions as the mean, rotated as it is, in random order, not centred; those
+/// of cosine have length 1.
 fn centroids<E>(
     options: &Options,
     mut sample: Vec<f32>,
@@ -200,7 +195,7 @@ fn centroids<E>(
         Metric::L2 => sample.chunks_exact_mut(dims).for_each(|row| subtract(row, mean)),
         Metric::Cosine => {}
     }
-    let k_means = KMeans { lists, dims, spherical: metric.spherical(), seed: SEED };
+    let k_means = KMeans { lists, dims, spherical: metric.spherical(), rotated: true, seed: SEED };
     let mut centroids = k_means.train(&sample, check_interrupts)?;
     drop(sample);
     if metric == Metric::InnerProduct {
@@ -212,6 +207,20 @@ fn centroids<E>(
         centroids.chunks_exact_mut(dims).for_each(|centroid| subtract(centroid, mean));
     }
     Ok(centroids)
+}
+
+/// Makes rows × dims rows × padded, rotated.
+fn rotate_rows(rows: &mut Vec<f32>, dims: usize, rotation: &Rotation) {
+    let (count, padded) = (rows.len() / dims, padded(dims));
+    rows.reserve_exact(count * padded - rows.len());
+    rows.resize(count * padded, 0.0);
+    // Each moves on to where those after it have been.
+    for row in (0..count).rev() {
+        rows.copy_within(row * dims..(row + 1) * dims, row * padded);
+        let row = &mut rows[row * padded..][..padded];
+        row[dims..].fill(0.0);
+        rotation.apply(row);
+    }
 }
 
 /// Scales every row to length 1 and drops the zero rows; returns their mean length before (1 without rows).

@@ -59,7 +59,7 @@ fn memory_is_an_upper_bound_and_not_a_wild_one() {
         };
         let sample: Vec<f32> = (0..rows * dims).map(|_| element()).collect();
         for spherical in [false, true] {
-            let kmeans = KMeans { lists, dims, spherical, seed: 1 };
+            let kmeans = KMeans { lists, dims, spherical, rotated: false, seed: 1 };
             let memory = kmeans.memory(rows);
             let (trained, training) = peak(|| kmeans.train(&sample, &mut || Ok::<(), Infallible>(())));
             let Ok(centroids) = trained;

@@ -140,7 +140,7 @@ mod tests {
         let centres: Vec<[f32; 2]> = (0..9).map(|i| [(i % 3) as f32 * 20.0, (i / 3) as f32 * 20.0]).collect();
         let sample = clouds(&centres, 50);
         for seed in 0..20 {
-            let kmeans = KMeans { lists: 9, dims: 2, spherical: false, seed };
+            let kmeans = KMeans { lists: 9, dims: 2, spherical: false, rotated: false, seed };
             let centroids = cluster(&kmeans, &sample);
             let cloud_of: Vec<usize> = sample.chunks(2).map(|point| nearest(&centroids, point)).collect();
             for (i, cloud) in cloud_of.iter().enumerate() {
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn few_rows_and_strange_ones() {
-        let kmeans = |lists, dims| KMeans { lists, dims, spherical: false, seed: 1 };
+        let kmeans = |lists, dims| KMeans { lists, dims, spherical: false, rotated: false, seed: 1 };
         assert_eq!(cluster(&kmeans(5, 2), &[]), [0.0, 0.0]);
         assert_eq!(cluster(&kmeans(5, 1), &[2.0, 2.0, f32::NAN, 2.0]), [2.0]);
         let mut two = cluster(&kmeans(5, 1), &[2.0, 3.0, 2.0]);
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn it_is_interrupted() {
         let sample = normal(1, 5000 * 384);
-        let kmeans = KMeans { lists: 50, dims: 384, spherical: false, seed: 1 };
+        let kmeans = KMeans { lists: 50, dims: 384, spherical: false, rotated: false, seed: 1 };
         let mut checks = 0;
         let result = kmeans.cluster(&sample, &mut || {
             checks += 1;

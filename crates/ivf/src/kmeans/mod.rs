@@ -40,6 +40,8 @@ pub struct KMeans {
     pub dims: usize,
     /// Centroids are unit vectors, and the sample too.
     pub spherical: bool,
+    /// The sample went through a [`Rotation`](crate::rotate::Rotation), which need not be repeated.
+    pub rotated: bool,
     pub seed: u64,
 }
 
@@ -146,7 +148,7 @@ impl KMeans {
     ) -> Result<Vec<f32>, E> {
         let count = sample.len() / self.dims;
         let (mut assigned, mut before) = (Vec::with_capacity(count), vec![u32::MAX; count]);
-        let mut assigner = Assigner::prepare(seeds, self.dims, false, pacer)?;
+        let mut assigner = Assigner::prepare(seeds, self.dims, self.rotated, pacer)?;
         for (rows, iterations) in plan.iter().map(|&(count, iterations)| (&rows[..count], iterations)) {
             // Up to the last row that counts.
             let sample = &sample[..rows.last().map_or(0, |&row| self.elements(row as usize).end)];
@@ -161,7 +163,7 @@ impl KMeans {
                 let lists = Lists::group(rows, &assigned, assigner.lists(), members);
                 let mut centroids = assigner.into_centroids();
                 self.update(sample, &lists, &mut centroids, pacer)?;
-                assigner = Assigner::prepare(centroids, self.dims, false, pacer)?;
+                assigner = Assigner::prepare(centroids, self.dims, self.rotated, pacer)?;
                 before[..assigned.len()].copy_from_slice(&assigned);
             }
         }

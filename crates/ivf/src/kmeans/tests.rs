@@ -64,7 +64,7 @@ fn separated_clusters_are_not_mixed() {
     let (dims, clusters) = (24, 20);
     let sample = clustered(4000, dims, clusters);
     // Enough seeds for every cluster to get one.
-    let centroids = train(&KMeans { lists: 150, dims, spherical: false, seed: 5 }, &sample);
+    let centroids = train(&KMeans { lists: 150, dims, spherical: false, rotated: false, seed: 5 }, &sample);
     assert_eq!(centroids.len(), 150 * dims);
     let lists = assign(&centroids, dims, &sample);
     for (row, &list) in lists.iter().enumerate() {
@@ -81,7 +81,7 @@ fn iterations_find_the_means() {
         row[i % 3] = 10.0;
         row[3] = (i / 3) as f32 / 100.0;
     }
-    let kmeans = |seed| KMeans { lists: 3, dims, spherical: false, seed };
+    let kmeans = |seed| KMeans { lists: 3, dims, spherical: false, rotated: false, seed };
     // A seed in each group, which not every choice has.
     let trained = (0..50).map(|seed| train(&kmeans(seed), &sample));
     let mut best =
@@ -96,7 +96,7 @@ fn iterations_find_the_means() {
 fn iterations_are_worth_their_time() {
     let dims = 16;
     let sample = clustered(3000, dims, 60);
-    let kmeans = KMeans { lists: 60, dims, spherical: false, seed: 9 };
+    let kmeans = KMeans { lists: 60, dims, spherical: false, rotated: false, seed: 9 };
     let mut never = || Ok::<(), Infallible>(());
     let mut rows: Vec<u32> = (0..3000).collect();
     let Ok((seeds, exhausted)) = kmeans.seeds(&sample, &mut rows, &mut Pacer::new(&mut never));
@@ -109,7 +109,7 @@ fn iterations_are_worth_their_time() {
 fn a_seed_decides() {
     let dims = 10;
     let sample = clustered(2000, dims, 50);
-    let kmeans = |seed| KMeans { lists: 40, dims, spherical: false, seed };
+    let kmeans = |seed| KMeans { lists: 40, dims, spherical: false, rotated: false, seed };
     assert_eq!(train(&kmeans(1), &sample), train(&kmeans(1), &sample));
     assert_ne!(train(&kmeans(1), &sample), train(&kmeans(2), &sample));
 }
@@ -122,21 +122,23 @@ fn spherical_centroids_are_unit_vectors() {
     // Opposite rows, whose mean has no direction.
     sample.extend(sample[..dims].iter().map(|x| -x).collect::<Vec<_>>());
     for (lists, rows) in [(30, 2000), (1, 2000), (2, 1), (5000, 2000)] {
-        let centroids = train(&KMeans { lists, dims, spherical: true, seed: 3 }, &sample[..rows * dims]);
+        let centroids =
+            train(&KMeans { lists, dims, spherical: true, rotated: false, seed: 3 }, &sample[..rows * dims]);
         assert!(centroids.chunks(dims).all(|c| (norm_squared(c) - 1.0).abs() < 1e-6));
     }
     let opposite = [1.0, 0.0, -1.0, 0.0];
-    let centroids = train(&KMeans { lists: 1, dims: 2, spherical: true, seed: 3 }, &opposite);
+    let centroids = train(&KMeans { lists: 1, dims: 2, spherical: true, rotated: false, seed: 3 }, &opposite);
     assert_eq!(centroids, [1.0, 0.0]);
     // A zero vector is not of this kind, but a sample of an inner product can have it.
-    let centroids = train(&KMeans { lists: 3, dims: 2, spherical: true, seed: 3 }, &[0.0, 0.0, 0.0, 2.0]);
+    let centroids =
+        train(&KMeans { lists: 3, dims: 2, spherical: true, rotated: false, seed: 3 }, &[0.0, 0.0, 0.0, 2.0]);
     assert_eq!(centroids.len(), 4);
 }
 
 #[test]
 fn an_empty_sample_gives_a_zero_centroid() {
     for spherical in [false, true] {
-        let kmeans = KMeans { lists: 7, dims: 3, spherical, seed: 0 };
+        let kmeans = KMeans { lists: 7, dims: 3, spherical, rotated: false, seed: 0 };
         assert_eq!(train(&kmeans, &[]), [0.0; 3]);
         assert_eq!(train(&kmeans, &[f32::NAN, 0.0, 0.0, 1.0, f32::INFINITY, 0.0]), [0.0; 3]);
     }
@@ -148,12 +150,15 @@ fn few_different_rows_are_the_centroids() {
     let different = SplitMix64(4).vector(10 * dims);
     let sample = different.repeat(50);
     for lists in [10, 11, 500, 32768] {
-        let centroids = train(&KMeans { lists, dims, spherical: false, seed: 1 }, &sample);
+        let centroids = train(&KMeans { lists, dims, spherical: false, rotated: false, seed: 1 }, &sample);
         assert_eq!(centroids.len(), different.len(), "{lists}");
         assert!(different.chunks(dims).all(|row| centroids.chunks(dims).any(|c| c == row)), "{lists}");
     }
     // Zeros of either sign are the same number.
-    let centroids = train(&KMeans { lists: 5, dims: 2, spherical: false, seed: 1 }, &[0.0, -0.0, -0.0, 0.0]);
+    let centroids = train(
+        &KMeans { lists: 5, dims: 2, spherical: false, rotated: false, seed: 1 },
+        &[0.0, -0.0, -0.0, 0.0],
+    );
     assert_eq!(centroids.len(), 2);
 }
 
@@ -166,7 +171,7 @@ fn equal_rows_give_one_centroid_quickly() {
     let start = Instant::now();
     for lists in [1, 600] {
         for spherical in [false, true] {
-            let centroids = train(&KMeans { lists, dims, spherical, seed: 1 }, &sample);
+            let centroids = train(&KMeans { lists, dims, spherical, rotated: false, seed: 1 }, &sample);
             assert_eq!(centroids.len(), dims);
             assert!(squared_distance(&centroids, &row) < 1e-12);
         }
@@ -179,7 +184,7 @@ fn equal_rows_give_one_centroid_quickly() {
 #[test]
 fn empty_lists_are_filled_again() {
     let dims = 8;
-    let kmeans = KMeans { lists: 4, dims, spherical: false, seed: 1 };
+    let kmeans = KMeans { lists: 4, dims, spherical: false, rotated: false, seed: 1 };
     let mut sample = clustered(200, dims, 200);
     sample.extend([5.0; 8].repeat(5000));
     let rows: Vec<u32> = (0..5200).collect();
@@ -215,15 +220,18 @@ fn extreme_values_do_no_harm() {
     for factor in [3.4e38 / 1.2, 1e38, 1e20, 1e-20, 1e-37, 1e-42, 1e-45] {
         let sample: Vec<f32> = ordinary.iter().map(|x| x * factor).collect();
         for spherical in [false, true] {
-            let centroids = train(&KMeans { lists: 30, dims, spherical, seed: 2 }, &sample);
+            let centroids = train(&KMeans { lists: 30, dims, spherical, rotated: false, seed: 2 }, &sample);
             if spherical || factor < 1e-40 {
                 continue;
             }
             // A good clustering, not only one without NaN.
             let scale = f64::from(factor) * f64::from(factor);
             let got = spread(&sample, dims, &centroids) / scale;
-            let expected =
-                spread(&ordinary, dims, &train(&KMeans { lists: 30, dims, spherical, seed: 2 }, &ordinary));
+            let expected = spread(
+                &ordinary,
+                dims,
+                &train(&KMeans { lists: 30, dims, spherical, rotated: false, seed: 2 }, &ordinary),
+            );
             assert!((got - expected).abs() < 1e-3 * expected, "{factor}: {got} {expected}");
         }
     }
@@ -234,7 +242,7 @@ fn extreme_values_do_no_harm() {
     mixed.extend([f32::NAN, f32::INFINITY, 0.0, 1.0, f32::NEG_INFINITY].repeat(100));
     for spherical in [false, true] {
         for lists in [1, 2, 3, 30, 1000] {
-            train(&KMeans { lists, dims, spherical, seed: 2 }, &mixed);
+            train(&KMeans { lists, dims, spherical, rotated: false, seed: 2 }, &mixed);
         }
     }
 }
@@ -243,7 +251,7 @@ fn extreme_values_do_no_harm() {
 fn an_interrupt_stops_the_training() {
     let dims = 200;
     let sample = SplitMix64(8).vector(20_000 * dims);
-    let kmeans = KMeans { lists: 2000, dims, spherical: false, seed: 1 };
+    let kmeans = KMeans { lists: 2000, dims, spherical: false, rotated: false, seed: 1 };
     let (mut calls, mut last, mut gap) = (0, Instant::now(), Duration::ZERO);
     let end = kmeans.train(&sample, &mut || {
         calls += 1;
@@ -357,7 +365,7 @@ proptest! {
     ) {
         let mut random = SplitMix64(seed);
         let sample: Vec<f32> = (0..rows * dims).map(|_| (random.next() % steps) as f32 - 1.0).collect();
-        let centroids = train(&KMeans { lists, dims, spherical, seed }, &sample);
+        let centroids = train(&KMeans { lists, dims, spherical, rotated: false, seed }, &sample);
         let mut different: Vec<_> = sample.chunks(dims).collect();
         different.sort_by(|a, b| a.partial_cmp(b).unwrap());
         different.dedup();

@@ -2,6 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::Scale;
 use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS};
 
 /// Shares of the neighbours that a threshold is kept for; between them it is interpolated.
@@ -53,7 +54,10 @@ pub struct Curve {
     pub(super) lost: f32,
     /// How much greater thresholds are than by rows of the index: what a calibration leaves to the trainings after it.
     pub(super) stretch: f32,
-    /// Of [`score`](super::score). Infinite where there were too few rows to tell.
+    /// What [`Scale`](super::Scale) takes for the usual distance of a query to its nearest list.
+    pub(super) usual: f32,
+    pub(super) reserved: u32,
+    /// Of scores, see [`Scale`](super::Scale). Infinite where there were too few rows to tell.
     pub(super) thresholds: Table,
     /// Lists that have to be read for them, on average.
     pub(super) lists: Table,
@@ -66,12 +70,19 @@ impl Curve {
         calibrated: 0,
         lost: 0.0,
         stretch: 1.0,
+        usual: 0.0,
+        reserved: 0,
         thresholds: [[0.0; RECALLS.len()]; RARITIES.len()],
         lists: [[0.0; RECALLS.len()]; RARITIES.len()],
     };
 
     pub fn is_known(&self) -> bool {
         self.queries > 0
+    }
+
+    /// For a query whose nearest list has this key.
+    pub(crate) fn scale(&self, nearest: f32) -> Scale {
+        Scale::new(nearest, self.usual)
     }
 
     /// How far to read for a recall.

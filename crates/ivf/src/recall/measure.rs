@@ -3,12 +3,13 @@
 use bytemuck::Zeroable;
 
 use super::curve::{Curve, RARITIES, RECALLS, Table};
-use super::{NEIGHBOURS, score};
+use super::{NEIGHBOURS, Scale};
 use crate::index::Index;
 use crate::layout::{Codes, LANES, META_BLOCK, PageKind, Tid};
-use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS, Query, Refined};
+use crate::metric::Metric;
+use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS, Query};
 use crate::random::SplitMix64;
-use crate::segments::{Directory, Visitor, all_first_segments, refine_lanes, walk};
+use crate::segments::{Directory, List, Visitor, all_first_segments, visit_codes, walk};
 use crate::store::{Block, Change, PageStore, Recent};
 
 /// Fewer queries tell nothing.
@@ -37,28 +38,42 @@ pub struct Example {
 struct Measurement {
     queries: usize,
     lost: f32,
+    usual: f32,
     thresholds: Table,
     /// Scores of all lists, in ascending order, for some of the queries.
     scores: Vec<Vec<f32>>,
 }
 
 /// Measures how far scans have to read in the lists of `index`, from which nothing is removed meanwhile. Some ns for each
-/// query and row. `None` if there is one list only, or too few queries to tell.
+/// query and row. `usual`: that of the curve, or `None` for what it is of these queries. `None` if there is one list only, or
+/// too few queries to tell.
 fn measure<S: PageStore>(
     store: &S,
     index: &Index,
     mut examples: Vec<Example>,
+    usual: Option<f32>,
 ) -> Result<Option<Measurement>, S::Error> {
     examples.retain(|example| example.query.has_distances());
     if examples.len() < LEAST_QUERIES || index.meta.lists < 2 {
         return Ok(None);
     }
-    let mut reading = Reading::new(store, index, examples);
-    for first in all_first_segments(store, index)? {
-        reading.list = first;
-        walk(store, index.lists(), first, &mut reading)?;
+    let mut reading = Reading::new(store, index, examples)?;
+    let lists = all_first_segments(store, index)?;
+    // Once near rows are known, few of the others have to be looked at.
+    for turn in [Turn::Own, Turn::Others] {
+        reading.turn = turn;
+        for &list in &lists {
+            reading.list = list;
+            if turn == Turn::Others || reading.asked.iter().any(|asked| asked.own.first == list) {
+                walk(store, index.lists(), list, &mut reading)?;
+            }
+        }
     }
     let Reading { asked, rows, .. } = reading;
+    let usual = usual.unwrap_or_else(|| match index.space.metric() {
+        Metric::InnerProduct => 0.0,
+        Metric::L2 | Metric::Cosine => median(asked.iter().map(|asked| asked.own.key)),
+    });
 
     // Of the lists that neighbours are in.
     let mut found: [Vec<f64>; RARITIES.len()] = Default::default();
@@ -68,7 +83,8 @@ fn measure<S: PageStore>(
         let mut directory = Directory::read(store, index, query)?;
         let wanted = directory.lists();
         let lists = directory.nearest(store, index, query, wanted, &mut Vec::new())?;
-        let score = |place: usize| score(place + 1, lists[place].key, lists[0].key);
+        let scale = Scale::new(lists[0].key, usual);
+        let score = |place: usize| scale.score(place + 1, lists[place].key);
         for (found, nearest) in found.iter_mut().zip(&nearest.rows) {
             // Every scan reads the fresh list, which is not among these.
             let place = |list| lists.iter().position(|other| other.first == list).unwrap_or(0);
@@ -79,9 +95,7 @@ fn measure<S: PageStore>(
             scores.push((0..lists.len()).map(|place| score(place) as f32).collect());
         }
     }
-    let mut seconds: Vec<f32> = scores.iter().filter_map(|scores| scores.get(1).copied()).collect();
-    seconds.sort_unstable_by(f32::total_cmp);
-    let least = LEAST_OF_SECOND * seconds.get(seconds.len() / 2).copied().unwrap_or(0.0);
+    let least = LEAST_OF_SECOND * median(scores.iter().filter_map(|scores| scores.get(1).copied()));
     let mut thresholds = Table::zeroed();
     for (rarity, found) in found.iter_mut().enumerate() {
         found.sort_unstable_by(f64::total_cmp);
@@ -95,7 +109,7 @@ fn measure<S: PageStore>(
         }
     }
     grow_with_rarity(&mut thresholds);
-    Ok(Some(Measurement { queries: asked.len(), lost: lost(&asked), thresholds, scores }))
+    Ok(Some(Measurement { queries: asked.len(), lost: lost(&asked), usual, thresholds, scores }))
 }
 
 impl Measurement {
@@ -117,8 +131,16 @@ impl Measurement {
     fn curve(self, factor: f32, stretch: f32, calibrated: u32) -> Curve {
         let thresholds = self.thresholds.map(|row| row.map(|threshold| threshold * factor));
         let lists = thresholds.map(|row| row.map(|threshold| count(&self.scores, threshold)));
-        Curve { queries: self.queries as u32, calibrated, lost: self.lost, stretch, thresholds, lists }
+        let (queries, lost, usual) = (self.queries as u32, self.lost, self.usual);
+        Curve { queries, calibrated, lost, stretch, usual, reserved: 0, thresholds, lists }
     }
+}
+
+/// 0 of no numbers.
+fn median(numbers: impl Iterator<Item = f32>) -> f32 {
+    let mut numbers: Vec<f32> = numbers.collect();
+    numbers.sort_unstable_by(f32::total_cmp);
+    numbers.get(numbers.len() / 2).copied().unwrap_or(0.0)
 }
 
 /// By chance, rows that are fewer may have been found nearer.
@@ -145,18 +167,23 @@ pub fn calibrate<S: PageStore>(store: &S, index: &Index, queries: &[Vec<f32>]) -
     let example = |query: &Vec<f32>| Example { tid: None, query: index.space.query(query) };
     let step = queries.len().div_ceil(MOST_QUERIES).max(1);
     let examples = queries.iter().step_by(step).map(example).collect();
-    let Some(measured) = measure(store, index, examples)? else {
+    let curve = &index.meta.curve;
+    let usual = curve.is_known().then_some(curve.usual);
+    let Some(measured) = measure(store, index, examples, usual)? else {
         return Ok(false);
     };
-    keep(store, measured.calibrating(&index.meta.curve))?;
+    keep(store, measured.calibrating(curve))?;
     Ok(true)
 }
 
 /// Bytes that measuring with so many queries takes.
 pub fn memory(index: &Index, queries: usize) -> usize {
-    // The vector as floats, and the tables that sums are looked up in; the nearest rows.
+    // The vector as floats, and the tables that sums are looked up in; the nearest rows; its places in `looking`; scores.
     let query = 2 * index.geometry.padded * size_of::<f32>();
-    queries * (query + RARITIES.len() * KEPT * size_of::<Neighbour>())
+    let nearest = RARITIES.len() * KEPT * size_of::<Neighbour>();
+    let looking = index.geometry.lanes() * size_of::<(usize, f32)>();
+    let scores = index.meta.lists as usize * size_of::<f32>();
+    queries * (query + nearest + looking) + COUNTED.min(queries) * scores
 }
 
 /// Measures lists that were just made, by rows that they were not made of, as many as fit half of `memory` (bytes), and keeps
@@ -167,8 +194,10 @@ pub fn try_out<S: PageStore>(
     mut rows: Vec<Example>,
     memory: usize,
 ) -> Result<(), S::Error> {
-    rows.truncate(memory / 2 / self::memory(index, 1));
-    match measure(store, index, rows)? {
+    while self::memory(index, rows.len()) > memory / 2 {
+        rows.truncate(rows.len() * 3 / 4);
+    }
+    match measure(store, index, rows, None)? {
         Some(measured) => keep(store, measured.following(&index.meta.curve)),
         None => Ok(()),
     }
@@ -228,42 +257,62 @@ impl Nearest {
 struct Asked {
     tid: Option<Tid>,
     query: Query,
+    /// The list that is nearest to it.
+    own: List,
     nearest: Nearest,
     /// What the bounds of [`FEW_DEVIATIONS`] have more than those that are computed, of a row whose error is 1.
     tighter: f32,
+}
+
+/// What is read of the lists.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// For each query the list that is nearest to it.
+    Own,
+    /// All others.
+    Others,
 }
 
 struct Reading<'a, S> {
     store: &'a S,
     index: &'a Index,
     asked: Vec<Asked>,
+    turn: Turn,
     list: Block,
-    /// Rows seen, of each rarity.
+    /// Rows of the index, of each rarity.
     rows: [u64; RARITIES.len()],
     bounds: Vec<f32>,
-    /// Lanes of a segment that are looked at closer.
-    chosen: Vec<usize>,
+    /// For each lane of a segment the queries that are to look at its whole code, and their bounds: so that a page of them is
+    /// looked up once for all queries.
+    looking: Vec<Vec<(usize, f32)>>,
     signs: Vec<u8>,
 }
 
 impl<'a, S: PageStore> Reading<'a, S> {
-    fn new(store: &'a S, index: &'a Index, examples: Vec<Example>) -> Reading<'a, S> {
-        let asked = examples.into_iter().map(|Example { tid, query }| {
+    fn new(store: &'a S, index: &'a Index, examples: Vec<Example>) -> Result<Reading<'a, S>, S::Error> {
+        let mut asked = Vec::with_capacity(examples.len());
+        for Example { tid, query } in examples {
+            store.check_interrupts()?;
             let tighter = query.error_of_deviations(MANY_DEVIATIONS - FEW_DEVIATIONS);
             let query = query.allowing_for(MANY_DEVIATIONS);
+            let mut directory = Directory::read(store, index, &query)?;
+            let own = directory.nearest(store, index, &query, 1, &mut Vec::new())?;
+            // Reading a directory without any fails.
+            let own = own[0];
             let nearest = Nearest { rows: Default::default(), cutoffs: [f32::INFINITY; RARITIES.len()] };
-            Asked { tid, query, nearest, tighter }
-        });
-        Reading {
+            asked.push(Asked { tid, query, own, nearest, tighter });
+        }
+        Ok(Reading {
             store,
             index,
-            asked: asked.collect(),
+            asked,
+            turn: Turn::Own,
             list: 0,
             rows: [0; RARITIES.len()],
             bounds: Vec::new(),
-            chosen: Vec::new(),
+            looking: Vec::new(),
             signs: Vec::new(),
-        }
+        })
     }
 }
 
@@ -275,48 +324,57 @@ fn rarity(tid: Tid) -> usize {
 
 impl<S: PageStore> Visitor<S::Error> for Reading<'_, S> {
     fn visit(&mut self, page: Recent, codes: Codes) -> Result<bool, S::Error> {
-        let Reading { store, index, asked, list, rows, bounds, chosen, signs } = self;
+        let Reading { store, index, asked, turn, list, rows, bounds, looking, signs } = self;
         let [norm_squared, rescale, error, ..] = codes.factor_columns();
-        bounds.resize(codes.live().len() * LANES, 0.0);
+        let lanes = codes.live().len() * LANES;
+        bounds.resize(lanes, 0.0);
+        looking.resize(lanes, Vec::new());
         let of = |lane| (lane, rarity(codes.tid(lane)));
         let rare: Vec<(usize, usize)> =
             codes.live_lanes().map(of).filter(|&(_, rarity)| rarity > 0).collect();
-        rows[0] += codes.count() as u64;
-        rare.iter().for_each(|&(_, rarity)| rows[1..=rarity].iter_mut().for_each(|rows| *rows += 1));
-        for Asked { tid, query, nearest, tighter } in asked {
+        if *turn == Turn::Others {
+            rows[0] += codes.count() as u64;
+            rare.iter().for_each(|&(_, rarity)| rows[1..=rarity].iter_mut().for_each(|rows| *rows += 1));
+        }
+        for (number, Asked { query, own, nearest, .. }) in asked.iter().enumerate() {
+            if (own.first == *list) != (*turn == Turn::Own) {
+                continue;
+            }
             query.lower_bounds(codes.codes(), norm_squared, rescale, error, bounds);
             let near = nearest.cutoffs[0];
-            chosen.clear();
             for (block, (&live, bounds)) in codes.live().iter().zip(bounds.as_chunks::<LANES>().0).enumerate()
             {
                 // Without a branch in the loop, which becomes a comparison of registers.
                 if bounds.iter().fold(false, |any, &bound| any | (bound <= near)) {
                     let lanes = (0..LANES).filter(|&lane| live >> lane & 1 == 1 && bounds[lane] <= near);
-                    chosen.extend(lanes.map(|lane| block * LANES + lane));
+                    lanes.for_each(|lane| looking[block * LANES + lane].push((number, bounds[lane])));
                 }
             }
             for &(lane, rarity) in &rare {
                 if bounds[lane] > near && bounds[lane] <= nearest.cutoffs[rarity] {
-                    chosen.push(lane);
+                    looking[lane].push((number, bounds[lane]));
                 }
             }
-            if chosen.is_empty() {
-                continue;
-            }
-            chosen.sort_unstable();
-            let each = |lane: usize, refined: Refined| {
-                let row = codes.tid(lane);
-                if *tid != Some(row) {
-                    // There may be no room between the two.
-                    let is_least = bounds[lane] <= query.floor();
-                    let bound = bounds[lane] + if is_least { 0.0 } else { *tighter * error[lane] };
-                    let neighbour = Neighbour { key: refined.estimate, bound, list: *list };
-                    (0..=rarity(row)).for_each(|rarity| nearest.offer(rarity, neighbour));
-                }
-            };
-            let lanes = chosen.iter().copied();
-            refine_lanes(*store, &index.geometry, (page.block, codes), lanes, query, signs, each)?;
         }
+        let chosen: Vec<usize> = (0..lanes).filter(|&lane| !looking[lane].is_empty()).collect();
+        let each = |lane: usize, signs: &[u8], record: &[u8]| {
+            let (row, factors) = (codes.tid(lane), codes.factors(lane));
+            let rarity = rarity(row);
+            for (number, bound) in looking[lane].drain(..) {
+                let Asked { tid, query, nearest, tighter, .. } = &mut asked[number];
+                // Other rows may have been found since.
+                if bound > nearest.cutoffs[rarity] || *tid == Some(row) {
+                    continue;
+                }
+                let key = query.refine(signs, record, index.geometry.bits, &factors).estimate;
+                // There may be no room between the two.
+                let is_least = bound <= query.floor();
+                let bound = bound + if is_least { 0.0 } else { *tighter * error[lane] };
+                let neighbour = Neighbour { key, bound, list: *list };
+                (0..=rarity).for_each(|rarity| nearest.offer(rarity, neighbour));
+            }
+        };
+        visit_codes(*store, &index.geometry, (page.block, codes), chosen.into_iter(), signs, each)?;
         Ok(true)
     }
 
