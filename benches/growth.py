@@ -2,7 +2,7 @@
 """How the index keeps itself in shape while rows come, go and change their kind. Started by benches/growth.sh.
 
 What an index has become is compared with one that was made on the same rows just now, as REINDEX would: both are there,
-and rounds of queries in turn see one of them alone. Recall is that of the ten nearest of 300 held-out queries (while rows
+and rounds of queries in turn see one of them alone. Recall is that of the ten nearest of 300 held-out queries, in the part targets of 1000 (while rows
 are inserted, among the rows that a search's snapshot has), by the default settings if no others are named. Figures of
 rates are medians, queries/s those of one client that does not wait between its queries. Tables are printed, and written
 as Markdown into bench/ below the private tree. Commits do not wait for the disk, and settings of memory are Postgres's
@@ -86,7 +86,7 @@ class Subject:
     def rate(self, arguments: argparse.Namespace, seed: int, settings: str = "", condition: str = "") -> float:
         """Queries a second of one client, which sends PIPELINE of them at once: between one query and the next the processor
         would sleep, and in a virtual machine take as long as a query to wake up, unless something else keeps it awake."""
-        one = f"\\set i random(0, {HELD_OUT - 1})\n{self.query('(SELECT v FROM queries WHERE id = :i)', condition)};\n"
+        one = f"\\set i random(0, {len(self.data.queries) - 1})\n{self.query('(SELECT v FROM queries WHERE id = :i)', condition)};\n"
         script = "\\startpipeline\n" + one * PIPELINE + "\\endpipeline\n"
         return PIPELINE * tps(pgbench(self.database, script, "-c", "1", "--random-seed", str(seed), "-T",
                                       str(arguments.seconds), settings=f"{SETTINGS} {settings}"))
@@ -394,8 +394,8 @@ def inserts(source: Data, arguments: argparse.Namespace):
 
 def targets(source: Data, arguments: argparse.Namespace):
     rows = arguments.rows or PARTS["targets"][1]
-    sets = [held_out(ivf_data.repeated(source, max(NEIGHBOURS, rows // part))) for part in (100, 10, 1)]
-    sets.append(held_out(ivf_data.broad_clusters(min(80_000, rows))))
+    sets = [ivf_data.repeated(source, max(NEIGHBOURS, rows // part)) for part in (100, 10, 1)]
+    sets.append(ivf_data.broad_clusters(min(80_000, rows)))
     report = begin("targets", sets[2])
     for data in sets:
         subject = Subject(data)

@@ -31,9 +31,7 @@ const MARGIN: f64 = 0.0025;
 /// query's own topic, of 20 by k-means, .977; another topic .894; all but its own .931; a tenth of another one .948. By the
 /// share alone, and no lower aim, these were .953 to .959, .976, .667, .878 and .764.
 const LESS: f64 = 0.3;
-/// And at most by this part of how far the target is above what is told by the neighbour of [`TELLING`].
-const LESS_BELOW: f64 = 0.1;
-const LEAST_TELLING: f64 = 0.8;
+const MOST_LESS: f64 = 0.015;
 /// The neighbour, from 0, by whose list it is told how rare rows are, and its place in [`RECALLS`]. A nearer one is too
 /// often in the first list, and one farther away depends on what is not read yet.
 pub(super) const TELLING: usize = 6;
@@ -95,7 +93,7 @@ impl Curve {
     pub(crate) fn threshold_of_matching(&self, recall: f64, share: f64, telling: f64) -> f64 {
         let by_share = rarity(share);
         let by_found = self.rarity_of(telling);
-        let less = (LESS * (1.0 - recall)).min(LESS_BELOW * (recall - LEAST_TELLING)).max(0.0);
+        let less = (LESS * (1.0 - recall)).min(MOST_LESS);
         at(&self.thresholds, self.aim(recall) - less, by_share.max(by_found))
     }
 

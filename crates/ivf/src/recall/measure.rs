@@ -1,5 +1,7 @@
 //! Measuring the curve: where the true neighbours of some queries are.
 
+use std::array::from_fn;
+
 use bytemuck::Zeroable;
 
 use super::curve::{Curve, RARITIES, RECALLS, Table};
@@ -7,7 +9,7 @@ use super::{NEIGHBOURS, Scale};
 use crate::index::Index;
 use crate::layout::{Codes, LANES, META_BLOCK, PageKind, Tid};
 use crate::metric::Metric;
-use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS, Query};
+use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS, Query, Refined};
 use crate::random::SplitMix64;
 use crate::segments::{Directory, List, Visitor, all_first_segments, visit_codes, walk};
 use crate::store::{Block, Change, PageStore, Recent};
@@ -23,8 +25,10 @@ const KEPT: usize = NEIGHBOURS + 1;
 /// The least threshold, of the usual score of the second list: a row is found by itself even if its code, which was trained with,
 /// is nearer to another list. One query in twenty or fewer reads a list more for it.
 const LEAST_OF_SECOND: f32 = 0.05;
+/// Groups of queries, to each of which other rows are rare: those of a thousandth may be few, and be where they are by chance.
+const GROUPS: usize = 8;
 /// Rows without which nothing is said of a rarity.
-const LEAST_ROWS: u64 = 100;
+const LEAST_ROWS: u64 = 40;
 /// Queries whose lists are counted: the average of so many will do for the planner.
 const COUNTED: usize = 100;
 
@@ -101,7 +105,7 @@ fn measure<S: PageStore>(
         found.sort_unstable_by(f64::total_cmp);
         for (level, recall) in RECALLS.iter().enumerate() {
             let last = (recall * found.len() as f64).ceil() as usize;
-            thresholds[rarity][level] = match rows[rarity] < LEAST_ROWS || found.is_empty() {
+            thresholds[rarity][level] = match rows[rarity] < LEAST_ROWS * GROUPS as u64 || found.is_empty() {
                 true => f32::INFINITY,
                 // Not less than what it was measured with.
                 false => (found[last.clamp(1, found.len()) - 1] as f32).next_up().max(least),
@@ -211,12 +215,13 @@ fn keep<S: PageStore>(store: &S, curve: Curve) -> Result<(), S::Error> {
     change.commit()
 }
 
-/// The share of the neighbours whose sign bits say that they are farther than the next row after the neighbours.
+/// The share of the neighbours whose sign bits say that they are farther than any row that a query for them looks at.
 fn lost(asked: &[Asked]) -> f32 {
     let (mut all, mut lost) = (0, 0);
     for rows in asked.iter().map(|asked| &asked.nearest.rows[0]) {
-        // What a query gets in the place of one that it misses.
-        let next = rows.get(NEIGHBOURS).map_or(f32::INFINITY, |next| next.key);
+        // A query that misses one gets the next row in its place, and looks at all rows whose bounds are below the proved bound
+        // of a row after that.
+        let next = rows.get(NEIGHBOURS).map_or(f32::INFINITY, |next| next.key + next.uncertainty);
         let rows = &rows[..NEIGHBOURS.min(rows.len())];
         all += rows.len();
         lost += rows.iter().filter(|neighbour| neighbour.bound > next).count();
@@ -227,6 +232,8 @@ fn lost(asked: &[Asked]) -> f32 {
 #[derive(Clone, Copy)]
 struct Neighbour {
     key: f32,
+    /// By how much the proved bound is less.
+    uncertainty: f32,
     /// What a scan takes for the least that the key can be.
     bound: f32,
     /// First segment of the list.
@@ -279,7 +286,7 @@ struct Reading<'a, S> {
     asked: Vec<Asked>,
     turn: Turn,
     list: Block,
-    /// Rows of the index, of each rarity.
+    /// Rows of the index, of each rarity, summed up over the groups.
     rows: [u64; RARITIES.len()],
     bounds: Vec<f32>,
     /// For each lane of a segment the queries that are to look at its whole code, and their bounds: so that a page of them is
@@ -316,9 +323,10 @@ impl<'a, S: PageStore> Reading<'a, S> {
     }
 }
 
-/// The rarest group that a row belongs to, by its TID alone: about one row in ten is of each further one.
-fn rarity(tid: Tid) -> usize {
-    let number = SplitMix64(u64::from(tid.block()) << 16 | u64::from(tid.offset)).next();
+/// How rare a row is to a query, by its TID alone: about one row in ten is of each further rarity.
+fn rarity(tid: Tid, query: usize) -> usize {
+    let row = u64::from(tid.block()) << 16 | u64::from(tid.offset);
+    let number = SplitMix64(row | ((query % GROUPS) as u64) << 48).next();
     RARITIES.iter().rposition(|&rarity| number <= u64::MAX / rarity).unwrap_or(0)
 }
 
@@ -329,12 +337,14 @@ impl<S: PageStore> Visitor<S::Error> for Reading<'_, S> {
         let lanes = codes.live().len() * LANES;
         bounds.resize(lanes, 0.0);
         looking.resize(lanes, Vec::new());
-        let of = |lane| (lane, rarity(codes.tid(lane)));
-        let rare: Vec<(usize, usize)> =
-            codes.live_lanes().map(of).filter(|&(_, rarity)| rarity > 0).collect();
+        let rare: [Vec<(usize, usize)>; GROUPS] = from_fn(|group| {
+            let of = |lane| (lane, rarity(codes.tid(lane), group));
+            codes.live_lanes().map(of).filter(|&(_, rarity)| rarity > 0).collect()
+        });
         if *turn == Turn::Others {
-            rows[0] += codes.count() as u64;
-            rare.iter().for_each(|&(_, rarity)| rows[1..=rarity].iter_mut().for_each(|rows| *rows += 1));
+            rows[0] += (GROUPS * codes.count()) as u64;
+            let rarities = rare.iter().flatten();
+            rarities.for_each(|&(_, rarity)| rows[1..=rarity].iter_mut().for_each(|rows| *rows += 1));
         }
         for (number, Asked { query, own, nearest, .. }) in asked.iter().enumerate() {
             if (own.first == *list) != (*turn == Turn::Own) {
@@ -350,7 +360,7 @@ impl<S: PageStore> Visitor<S::Error> for Reading<'_, S> {
                     lanes.for_each(|lane| looking[block * LANES + lane].push((number, bounds[lane])));
                 }
             }
-            for &(lane, rarity) in &rare {
+            for &(lane, rarity) in &rare[number % GROUPS] {
                 if bounds[lane] > near && bounds[lane] <= nearest.cutoffs[rarity] {
                     looking[lane].push((number, bounds[lane]));
                 }
@@ -359,18 +369,19 @@ impl<S: PageStore> Visitor<S::Error> for Reading<'_, S> {
         let chosen: Vec<usize> = (0..lanes).filter(|&lane| !looking[lane].is_empty()).collect();
         let each = |lane: usize, signs: &[u8], record: &[u8]| {
             let (row, factors) = (codes.tid(lane), codes.factors(lane));
-            let rarity = rarity(row);
             for (number, bound) in looking[lane].drain(..) {
+                let rarity = rarity(row, number);
                 let Asked { tid, query, nearest, tighter, .. } = &mut asked[number];
                 // Other rows may have been found since.
                 if bound > nearest.cutoffs[rarity] || *tid == Some(row) {
                     continue;
                 }
-                let key = query.refine(signs, record, index.geometry.bits, &factors).estimate;
+                let Refined { lower, estimate: key } =
+                    query.refine(signs, record, index.geometry.bits, &factors);
                 // There may be no room between the two.
                 let is_least = bound <= query.floor();
                 let bound = bound + if is_least { 0.0 } else { *tighter * error[lane] };
-                let neighbour = Neighbour { key, bound, list: *list };
+                let neighbour = Neighbour { key, uncertainty: key - lower, bound, list: *list };
                 (0..=rarity).for_each(|rarity| nearest.offer(rarity, neighbour));
             }
         };
