@@ -182,13 +182,21 @@ class Log:
 
     def autovacuums(self, table: str) -> list[float]:
         """Seconds of each of the table."""
-        return [float(value) for value in
-                re.findall(rf'automatic vacuum of table "[^"]*\.{table}".*?elapsed: ([0-9.]+) s', self.text(), re.DOTALL)]
+        return [float(value) for value in re.findall(self.vacuum(table) + "elapsed: ([0-9.]+) s", self.text(), re.DOTALL)]
+
+    def autovacuum_work(self, table: str) -> float:
+        """Seconds of a processor that they took."""
+        used = re.findall(self.vacuum(table) + r"CPU: user: ([0-9.]+) s, system: ([0-9.]+) s", self.text(), re.DOTALL)
+        return sum(float(user) + float(system) for user, system in used)
+
+    @staticmethod
+    def vacuum(table: str) -> str:
+        return rf'automatic vacuum of table "[^"]*\.{table}".*?'
 
     def tell(self, report: Report, table: str, built: float):
         trainings, vacuums = self.trainings(), self.autovacuums(table)
         report.line(f"\nAutovacuum: {len(vacuums)} times, {figure(sum(vacuums))} s, the longest"
-                    f" {figure(max(vacuums, default=0))} s. " + (
+                    f" {figure(max(vacuums, default=0))} s, {figure(self.autovacuum_work(table))} s of a processor. " + (
                         f"Trainings: {len(trainings)}, {figure(sum(trainings))} s, {sum(trainings) / built:.2f} times a"
                         " CREATE INDEX afterwards." if trainings else "The log tells of no training."))
 
@@ -394,7 +402,9 @@ def inserts(source: Data, arguments: argparse.Namespace):
 
 def targets(source: Data, arguments: argparse.Namespace):
     rows = arguments.rows or PARTS["targets"][1]
-    sets = [ivf_data.repeated(source, max(NEIGHBOURS, rows // part)) for part in (100, 10, 1)]
+    sets = [ivf_data.repeated(source, max(NEIGHBOURS, rows // part)) for part in (100, 10)]
+    # Rows that are real ones again, or nearly, would be too easy.
+    sets.append((ivf_data.repeated if rows <= len(source.rows) else ivf_data.synthetic)(source, rows))
     sets.append(ivf_data.broad_clusters(min(80_000, rows)))
     report = begin("targets", sets[2])
     for data in sets:

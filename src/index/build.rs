@@ -4,10 +4,12 @@ use std::convert::Infallible;
 use std::ffi::CStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use std::rc::Rc;
+
 use ivf::build::{self, Encoder, Trained, Writer};
 use ivf::index::Index;
 use ivf::layout::Tid;
-use ivf::recall::{self, Example};
+use ivf::measure::{self, Example};
 use ivf::store::IndexError;
 use ivf::train::RowSort;
 use pgrx::pg_sys::ForkNumber::{self, INIT_FORKNUM, MAIN_FORKNUM};
@@ -212,11 +214,11 @@ unsafe fn try_out(index: pg_sys::Relation, examples: Vec<(Tid, Vec<f32>)>) -> Re
     Phase::TryOut.start();
     // SAFETY: the caller's promise.
     let pages = unsafe { Pages::of(index) };
-    let engine = Index::open(&pages)?;
+    let engine = Rc::new(Index::open(&pages)?);
     let example =
         |(tid, vector): (Tid, Vec<f32>)| Example { tid: Some(tid), query: engine.space.query(&vector) };
     let memory = maintenance_work_mem() as usize * 1024;
-    recall::try_out(&pages, &engine, examples.into_iter().map(example).collect(), memory)
+    measure::try_out(&pages, &engine, examples.into_iter().map(example).collect(), memory)
 }
 
 /// KiB that each of so many processes has for its sort, when all of them together have `memory` KiB; `None` if that is

@@ -2,9 +2,10 @@
 
 use std::ffi::c_char;
 use std::ptr::null_mut;
+use std::rc::Rc;
 
 use ivf::index::Index;
-use ivf::recall;
+use ivf::measure;
 use pgrx::prelude::*;
 
 use super::distance::has_distance;
@@ -26,7 +27,7 @@ fn ivf_calibrate(index: Option<pg_sys::Oid>, fcinfo: pg_sys::FunctionCallInfo) -
     unsafe {
         maintain::lock(&opened).or_raise();
         let pages = opened.pages();
-        let engine = Index::open(&pages).or_raise_for(opened.index);
+        let engine = Rc::new(Index::open(&pages).or_raise_for(opened.index));
         if !engine.knows_dimensions() {
             return Some(false);
         }
@@ -38,17 +39,17 @@ fn ivf_calibrate(index: Option<pg_sys::Oid>, fcinfo: pg_sys::FunctionCallInfo) -
             if has_distance(engine.space.metric(), &query) {
                 usable.push(query.to_vec());
             }
-            let needed = recall::memory(&engine, usable.len().min(recall::MOST_QUERIES))
+            let needed = measure::memory(&engine, usable.len().min(measure::MOST_QUERIES))
                 + usable.len() * engine.geometry.dims * size_of::<f32>();
             if needed > memory {
                 Error::from(IvfError::Memory { needed, available: memory }).raise();
             }
         }
-        if usable.len() < recall::LEAST_QUERIES {
-            let (least, given) = (recall::LEAST_QUERIES, usable.len());
+        if usable.len() < measure::LEAST_QUERIES {
+            let (least, given) = (measure::LEAST_QUERIES, usable.len());
             Error::from(IvfError::FewQueries { least, given }).raise();
         }
-        Some(recall::calibrate(&pages, &engine, &usable).or_raise_for(opened.index))
+        Some(measure::calibrate(&pages, &engine, &usable).or_raise_for(opened.index))
     }
 }
 

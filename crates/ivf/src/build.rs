@@ -8,7 +8,6 @@ use crate::metric::Metric;
 use crate::quantize::encode;
 use crate::random::SplitMix64;
 use crate::recall::QUERIES;
-use crate::rotate::padded;
 use crate::store::IndexError;
 use crate::trained::SEED;
 pub use crate::trained::Trained;
@@ -46,8 +45,8 @@ const LEAST_SAMPLE_PER_LIST: usize = 8;
 /// `rows`: those of the table, about.
 pub fn sample_rows(options: &Options, rows: f64, memory: usize) -> Result<usize, usize> {
     let bytes = |sample: usize| {
-        let dims = padded(options.dims);
-        let k_means = KMeans { lists: options.lists, dims, spherical: true, rotated: true, seed: SEED };
+        let (lists, dims) = (options.lists, options.dims);
+        let k_means = KMeans { lists, dims, spherical: true, rotated: false, seed: SEED };
         // The sample is gone when the rows are loaded.
         let training = sample * dims * size_of::<f32>() + k_means.memory(sample);
         training.max(load_memory(options, options.lists.min(sample), memory))

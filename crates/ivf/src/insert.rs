@@ -9,7 +9,7 @@ use crate::geometry::Geometry;
 use crate::index::{Index, read_meta};
 use crate::layout::{Codes, CodesMut, DIRECTORY_BITS, FRESH, META_BLOCK, NO_BLOCK, PageKind, Row, Tid};
 use crate::quantize::{Factors, Query, encode};
-use crate::segments::{self, Directory};
+use crate::segments::{self, nearest_list};
 use crate::store::{Block, Change, IndexError, PageStore};
 
 /// Adds a row; false if it is not indexed (zero under cosine). The vector has the index's dimensions, which it
@@ -67,9 +67,7 @@ pub(crate) enum Outcome {
 
 /// Puts a row into the list that is nearest to it.
 fn place<S: PageStore>(store: &S, index: &Index, query: &Query, row: &Row) -> Result<Outcome, S::Error> {
-    let mut directory = Directory::read(store, index, query)?;
-    let nearest = directory.nearest(store, index, query, 1, &mut Vec::new())?;
-    place_in(store, index, nearest.first().map_or(NO_BLOCK, |list| list.first), row)
+    place_in(store, index, nearest_list(store, index, query)?.first, row)
 }
 
 /// Puts a row into the list that starts at `first`.

@@ -16,6 +16,7 @@ pub mod insert;
 pub mod kernel;
 pub mod kmeans;
 pub mod layout;
+pub mod measure;
 pub mod memstore;
 pub mod metric;
 pub mod pca;

@@ -139,6 +139,10 @@ impl Space {
         self.metric
     }
 
+    pub(crate) fn rotation(&self) -> &Rotation {
+        &self.rotation
+    }
+
     pub fn mean(&self) -> &[f32] {
         &self.mean
     }
@@ -319,6 +323,7 @@ pub fn decode(signs: &[u8], refinement: &[u8], bits: usize, factors: &Factors, o
 }
 
 /// A query against the codes of an index.
+#[derive(Clone)]
 pub struct Query {
     metric: Metric,
     /// The query, centred (but not for the inner product) and rotated.
@@ -348,23 +353,13 @@ pub struct Refined {
 impl Query {
     /// The same query, whose [`Query::lower_bounds`] leave so many standard deviations.
     pub fn allowing_for(mut self, deviations: f64) -> Query {
-        self.bounds.error = self.error_of_deviations(deviations);
+        self.bounds.error = (Form::of(self.metric).product * deviations * self.norm) as f32;
         self
     }
 
     /// Whether something can be said of the distances of rows to it: it is not zero, unless by L2, and no number is too large.
     pub fn has_distances(&self) -> bool {
         self.bounded && (self.metric == Metric::L2 || self.q_norm > 0.0)
-    }
-
-    /// The least key there is.
-    pub fn floor(&self) -> f32 {
-        self.bounds.floor
-    }
-
-    /// What so many standard deviations are for the key of a row whose error is 1.
-    pub fn error_of_deviations(&self, deviations: f64) -> f32 {
-        (Form::of(self.metric).product * deviations * self.norm) as f32
     }
 
     /// Probable lower bounds of the keys of all rows of a code page, from their sign bits. `codes` as in

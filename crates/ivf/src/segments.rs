@@ -261,6 +261,14 @@ impl Directory {
     }
 }
 
+/// The list that is nearest to a query.
+pub fn nearest_list<S: PageStore>(store: &S, index: &Index, query: &Query) -> Result<List, S::Error> {
+    let mut directory = Directory::read(store, index, query)?;
+    let nearest = directory.nearest(store, index, query, 1, &mut Vec::new())?;
+    let empty = || IndexError::corrupt(index.meta.directory, "is an empty directory").into();
+    nearest.first().copied().ok_or_else(empty)
+}
+
 /// Calls `each` for rows, or lists, that were taken from the shortlist, with what their whole codes say of their
 /// distances, in the order of their pages; not for those that are gone.
 ///

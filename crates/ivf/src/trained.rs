@@ -44,10 +44,22 @@ impl Trained {
         }
         let mut mean = mean_of(&sample, dims);
         let space = Space::new(metric, SEED, mean.clone());
-        let rotation = Rotation::new(dims, SEED);
-        rotate_rows(&mut sample, dims, &rotation);
-        rotate_rows(&mut mean, dims, &rotation);
-        let centroids = centroids(options, sample, &mean, check_interrupts)?;
+        if metric == Metric::L2 {
+            // Distances alone are the same around any point, and sums of products lose least around this one.
+            sample.chunks_exact_mut(dims).for_each(|row| subtract(row, &mean));
+            mean.fill(0.0);
+        }
+        // Of rows that are rotated once, none has to be each time that its centroid is sought; but they are not to grow.
+        let rotated = padded(dims) == dims;
+        let rotation = space.rotation();
+        if rotated {
+            rotate_rows(&mut sample, dims, rotation, check_interrupts)?;
+            rotate_rows(&mut mean, dims, rotation, check_interrupts)?;
+        }
+        let mut centroids = centroids(options, sample, &mean, rotated, check_interrupts)?;
+        if !rotated {
+            rotate_rows(&mut centroids, dims, rotation, check_interrupts)?;
+        }
         Ok(Trained::encode_centroids(*options, space, &centroids))
     }
 
@@ -61,7 +73,6 @@ impl Trained {
         let dims = padded(options.dims);
         shuffle(&mut sample, dims);
         let mut mean = vec![0.0; dims];
-        // Distances alone are the same around any point.
         if options.metric != Metric::L2 {
             space.origin(&mut mean);
             mean.iter_mut().for_each(|x| *x = -*x);
@@ -72,7 +83,7 @@ impl Trained {
         if options.metric.normalises() {
             normalise_rows(&mut sample, dims);
         }
-        let centroids = centroids(options, sample, &mean, check_interrupts)?;
+        let centroids = centroids(options, sample, &mean, true, check_interrupts)?;
         Ok(Trained::encode_centroids(*options, space, &centroids))
     }
 
@@ -179,23 +190,21 @@ impl Trained {
     }
 }
 
-/// Centroids, centred. `sample`: rows of as many dimensions as the mean, rotated as it is, in random order, not centred; those
-/// of cosine have length 1.
+/// Centroids, centred. `sample`: rows of as many dimensions as the mean, in random order, not centred but for L2, for which the
+/// mean is zero; those of cosine have length 1. `rotated`: they and the mean are.
 fn centroids<E>(
     options: &Options,
     mut sample: Vec<f32>,
     mean: &[f32],
+    rotated: bool,
     check_interrupts: &mut dyn FnMut() -> Result<(), E>,
 ) -> Result<Vec<f32>, E> {
     let (Options { metric, lists, .. }, dims) = (*options, mean.len());
     let mut length = 1.0;
-    match metric {
-        Metric::InnerProduct => length = normalise_rows(&mut sample, dims),
-        // Sums of products lose less around the origin.
-        Metric::L2 => sample.chunks_exact_mut(dims).for_each(|row| subtract(row, mean)),
-        Metric::Cosine => {}
+    if metric == Metric::InnerProduct {
+        length = normalise_rows(&mut sample, dims);
     }
-    let k_means = KMeans { lists, dims, spherical: metric.spherical(), rotated: true, seed: SEED };
+    let k_means = KMeans { lists, dims, spherical: metric.spherical(), rotated, seed: SEED };
     let mut centroids = k_means.train(&sample, check_interrupts)?;
     drop(sample);
     if metric == Metric::InnerProduct {
@@ -210,17 +219,27 @@ fn centroids<E>(
 }
 
 /// Makes rows × dims rows × padded, rotated.
-fn rotate_rows(rows: &mut Vec<f32>, dims: usize, rotation: &Rotation) {
+fn rotate_rows<E>(
+    rows: &mut Vec<f32>,
+    dims: usize,
+    rotation: &Rotation,
+    check_interrupts: &mut dyn FnMut() -> Result<(), E>,
+) -> Result<(), E> {
     let (count, padded) = (rows.len() / dims, padded(dims));
     rows.reserve_exact(count * padded - rows.len());
     rows.resize(count * padded, 0.0);
     // Each moves on to where those after it have been.
     for row in (0..count).rev() {
+        // Some ms: one takes 1 µs for 384 dimensions.
+        if row % 4096 == 0 {
+            check_interrupts()?;
+        }
         rows.copy_within(row * dims..(row + 1) * dims, row * padded);
         let row = &mut rows[row * padded..][..padded];
         row[dims..].fill(0.0);
         rotation.apply(row);
     }
+    Ok(())
 }
 
 /// Scales every row to length 1 and drops the zero rows; returns their mean length before (1 without rows).
@@ -272,4 +291,26 @@ fn mean_of(rows: &[f32], dims: usize) -> Vec<f32> {
     }
     let count = (rows.len() / dims).max(1) as f64;
     sums.iter().map(|sum| (sum / count) as f32).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::tests::normal;
+
+    #[test]
+    fn rows_are_rotated_in_place_as_a_space_does_it() {
+        for dims in [1, 64, 65, 2000] {
+            let space = Space::new(Metric::L2, SEED, vec![0.0; dims]);
+            let rows = normal(1, 3 * dims);
+            let mut rotated = rows.clone();
+            rotate_rows(&mut rotated, dims, space.rotation(), &mut || Ok::<(), ()>(())).unwrap();
+            let mut z = Vec::new();
+            for (row, rotated) in rows.chunks_exact(dims).zip(rotated.chunks_exact(padded(dims))) {
+                space.centre(row, &mut z);
+                assert_eq!(z, rotated, "{dims}");
+            }
+            assert_eq!(rotated.len(), 3 * padded(dims));
+        }
+    }
 }

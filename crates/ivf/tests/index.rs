@@ -584,3 +584,14 @@ fn ordered_by_estimate_the_answer_is_nearly_right() {
     }
     assert!(right >= 950, "{right} of 1000");
 }
+
+/// What is the same in all rows says nothing of them, and is not to cost the rest its precision.
+#[test]
+fn a_large_element_in_all_rows_does_not_blur_the_lists() {
+    let dims = 64;
+    let mut rows = Numbers::new(8).clustered(3000, dims, 8);
+    rows.iter_mut().for_each(|row| row[0] = 3e7);
+    let table = Table::build(&rows, dims, Metric::L2, 8, 8);
+    let recall = table.recall(&rows[..100], probes(1));
+    assert!(recall > 0.9, "{recall}");
+}

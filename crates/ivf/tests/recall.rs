@@ -6,9 +6,9 @@ use std::collections::HashSet;
 
 use ivf::index::Index;
 use ivf::layout::Tid;
+use ivf::measure::{Example, calibrate, try_out};
 use ivf::memstore::{MemError, MemStore};
 use ivf::metric::Metric;
-use ivf::recall::{Example, calibrate, try_out};
 use ivf::scan::Options;
 use std::rc::Rc;
 use table::{METRICS, Numbers, Table, probes};
@@ -46,7 +46,7 @@ fn examples(index: &Index, queries: &[Vec<f32>]) -> Vec<Example> {
 
 #[test]
 fn queries_find_what_is_asked_for() {
-    let (rows, queries) = rows_and_queries(12_000, 700);
+    let (rows, queries) = rows_and_queries(12_000, 1000);
     let (measured, held_out) = queries.split_at(400);
     for metric in METRICS {
         let mut table = Table::build(&rows, DIMS, metric, 8, 40);
@@ -92,7 +92,7 @@ fn rows_tell_as_much_as_queries() {
 
 #[test]
 fn a_calibration_outlives_trainings() {
-    let (rows, queries) = around_centres(12_000, 400, [1.0, 1.6]);
+    let (rows, queries) = around_centres(12_000, 400, [1.0, 3.0]);
     let mut table = Table::build(&rows, DIMS, Metric::L2, 8, 40);
     let of_rows: Vec<Vec<f32>> = rows.iter().step_by(30).cloned().collect();
     try_out(&table.store, &table.index, examples(&table.index, &of_rows), MEMORY).unwrap();
@@ -103,9 +103,8 @@ fn a_calibration_outlives_trainings() {
     table.reopen();
     let by_queries = table.index.meta.curve;
     assert_eq!((by_queries.calibrated, by_queries.queries), (1, 200));
-    // They are farther from the centroids than rows, and that is a little more than made up for.
     let ratio = by_queries.threshold(0.9) / by_rows.threshold(0.9);
-    assert!((0.7..0.95).contains(&ratio), "{by_queries:?} {by_rows:?}");
+    assert!(ratio > 1.5, "{by_queries:?} {by_rows:?}");
     let found = table.recall(&queries[200..], asking(0.9));
     assert!((found - 0.9).abs() < 0.05, "{found}");
 
@@ -113,6 +112,9 @@ fn a_calibration_outlives_trainings() {
     try_out(&table.store, &table.index, examples(&table.index, &of_rows), MEMORY).unwrap();
     let after = Index::open(&table.store).unwrap().meta.curve;
     assert_eq!(after.calibrated, 1);
+    let kept = after.threshold(0.9) / by_rows.threshold(0.9);
+    // One ratio for all recalls: for some it is rather more than for others.
+    assert!(kept > 1.25 && (0.6..1.5).contains(&(kept / ratio)), "{kept}, not {ratio}");
     table.reopen();
     let found = table.recall(&queries[200..], asking(0.9));
     assert!((found - 0.9).abs() < 0.06, "{found}");

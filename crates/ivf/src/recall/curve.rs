@@ -6,13 +6,13 @@ use super::Scale;
 use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS};
 
 /// Shares of the neighbours that a threshold is kept for; between them it is interpolated.
-pub(super) const RECALLS: [f64; 10] = [0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9998];
+pub(crate) const RECALLS: [f64; 10] = [0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 0.9998];
 
 /// One row in so many is a row that satisfies a condition. The neighbours of such are farther away.
-pub(super) const RARITIES: [u64; 4] = [1, 10, 100, 1000];
+pub(crate) const RARITIES: [u64; 4] = [1, 10, 100, 1000];
 
 /// A threshold for each of [`RECALLS`], of each of [`RARITIES`].
-pub(super) type Table = [[f32; RECALLS.len()]; RARITIES.len()];
+pub(crate) type Table = [[f32; RECALLS.len()]; RARITIES.len()];
 
 /// From this target on, rows are looked at that the sign bits make improbable; below, it would cost more than to read some
 /// more lists.
@@ -46,19 +46,19 @@ const MOST_RARE: f64 = 9.0;
 pub struct Curve {
     /// Queries that it was measured with; 0: not at all.
     pub queries: u32,
-    /// 1 if these were given, by [`calibrate`](super::calibrate).
+    /// 1 if these were given, by [`calibrate`](crate::measure::calibrate).
     pub calibrated: u32,
     /// Share of the neighbours that are in a list that was read, and are missed nevertheless, by [`FEW_DEVIATIONS`].
-    pub(super) lost: f32,
-    /// How much greater thresholds are than by rows of the index: what a calibration leaves to the trainings after it.
-    pub(super) stretch: f32,
+    pub(crate) lost: f32,
+    /// How many times as great thresholds are as by rows of the index: what a calibration leaves to the trainings after it.
+    pub(crate) stretch: f32,
     /// What [`Scale`](super::Scale) takes for the usual distance of a query to its nearest list.
-    pub(super) usual: f32,
-    pub(super) reserved: u32,
+    pub(crate) usual: f32,
+    pub(crate) reserved: u32,
     /// Of scores, see [`Scale`](super::Scale). Infinite where there were too few rows to tell.
-    pub(super) thresholds: Table,
+    pub(crate) thresholds: Table,
     /// Lists that have to be read for them, on average.
-    pub(super) lists: Table,
+    pub(crate) lists: Table,
 }
 
 impl Curve {
@@ -180,8 +180,9 @@ fn place_between(a: f64, b: f64, value: f64) -> f64 {
     }
 }
 
-/// Times as much. Of text embeddings thresholds for the usual recalls are 3 times as great for each power of ten.
-const STEEP: f64 = 10.0;
+/// Times as much. Of text embeddings thresholds for the usual recalls are 3 times as great for each power of ten, and twice
+/// from one recall to the next; those for .5 and .7, near which most neighbours are in the first list, are farther apart.
+const STEEP: f64 = 4.0;
 
 #[cfg(test)]
 mod tests {

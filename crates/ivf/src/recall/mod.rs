@@ -6,11 +6,10 @@
 //! figures.
 
 mod curve;
-mod measure;
 mod reach;
 
 pub use curve::Curve;
-pub use measure::{Example, LEAST_QUERIES, MOST_QUERIES, calibrate, memory, try_out};
+pub(crate) use curve::{RARITIES, RECALLS, Table};
 pub(crate) use reach::Reach;
 
 /// Rows whose neighbours are sought. A tenth more or fewer of a query's neighbours found is usual, so that a recall of .95
@@ -18,7 +17,7 @@ pub(crate) use reach::Reach;
 pub const QUERIES: usize = 400;
 
 /// Neighbours of each, as the first page of a search has them.
-const NEIGHBOURS: usize = 10;
+pub(crate) const NEIGHBOURS: usize = 10;
 
 /// How far out the lists of a query are.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +27,7 @@ pub(crate) struct Scale {
 }
 
 impl Scale {
-    /// `nearest`: key of the query's nearest list; `usual`: that of most queries, which is positive, or 0 if keys need not be.
+    /// `nearest`: key of the query's nearest list; `usual`: the median of that, or 0 if it says nothing of distances.
     pub fn new(nearest: f32, usual: f32) -> Scale {
         let (nearest, usual) = (f64::from(nearest), f64::from(usual));
         let times = (nearest / usual).clamp(LEAST_TIMES, MOST_TIMES);
@@ -52,3 +51,37 @@ impl Scale {
 /// is not to read all lists.
 const LEAST_TIMES: f64 = 0.25;
 const MOST_TIMES: f64 = 2.0;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_query_far_from_all_lists_is_less_far_out_in_each() {
+        let at = |nearest: f32, usual| Scale::new(nearest, usual).score(3, nearest + 1.0);
+        assert_eq!(at(5.0, 5.0), 3.0);
+        assert_eq!(at(7.5, 5.0), 3.0 / 2.25);
+        // So far, and so near, as matters.
+        assert_eq!((at(10.0, 5.0), at(50.0, 5.0)), (0.75, 0.75));
+        assert_eq!((at(1.25, 5.0), at(0.0, 5.0)), (48.0, 48.0));
+        // Where keys are no distances.
+        assert_eq!(at(-7.0, 0.0), 3.0);
+    }
+
+    proptest! {
+        #[test]
+        fn what_comes_later_is_no_nearer(
+            nearest in -1e30..1e30f32,
+            usual in prop_oneof![Just(0f32), 1e-30..1e30f32],
+            more in 0.0..1e30f32,
+            rank in 1usize..40_000,
+        ) {
+            let scale = Scale::new(nearest, usual);
+            let score = scale.score(rank, nearest);
+            prop_assert_eq!(score, 0.0);
+            let further = scale.score(rank + 1, nearest + more);
+            prop_assert!(further.is_finite() && further >= scale.score(rank, nearest + more / 2.0));
+        }
+    }
+}

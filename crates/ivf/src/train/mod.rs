@@ -7,10 +7,12 @@ mod reader;
 mod recentre;
 mod turn;
 
+use std::rc::Rc;
+
 use crate::index::{Index, read_meta};
 use crate::insert::place_in;
 use crate::layout::{META_BLOCK, NO_BLOCK, PageKind, Row};
-use crate::recall::{Example, try_out};
+use crate::measure::{Example, try_out};
 use crate::segments::first_segments;
 use crate::shape::{Reason, Shape};
 use crate::store::{Block, Change, PageStore};
@@ -98,7 +100,7 @@ pub fn maintain<S: PageStore, R: RowSort>(
     if meta.dims == 0 || !wanted {
         if plan.when != When::Never && meta.lists > 1 && !meta.curve.is_known() {
             // A training has died just after its lists came in force.
-            let index = Index::open(store)?;
+            let index = Rc::new(Index::open(store)?);
             try_out(store, &index, reader::examples(store, &index)?, plan.memory)?;
         }
         return Ok(Kept::Same);
@@ -112,7 +114,7 @@ pub fn maintain<S: PageStore, R: RowSort>(
         end_dead(store)?;
         return Ok(Kept::Same);
     };
-    try_out(store, &Index::open(store)?, examples, plan.memory)?;
+    try_out(store, &Rc::new(Index::open(store)?), examples, plan.memory)?;
     sweep(store)?;
     Ok(Kept::Trained(Report { reason, rows: written.rows, lists: written.lists }))
 }

@@ -6,10 +6,11 @@ use crate::build::{Options, batch, default_lists, hold_out, sample_rows};
 use crate::geometry::Geometry;
 use crate::index::Index;
 use crate::insert::append_segment;
-use crate::layout::{Codes, FRESH, NO_BLOCK, Row, Tid};
+use crate::layout::{Codes, FRESH, MAX_DIMENSIONS, NO_BLOCK, Row, Tid};
+use crate::measure::Example;
 use crate::quantize::{Space, decode};
 use crate::random::SplitMix64;
-use crate::recall::{Example, QUERIES};
+use crate::recall::QUERIES;
 use crate::segments::{Visitor, all_first_segments, for_each_row, set_room, walk};
 use crate::store::{Block, Change, PageStore, Recent};
 use crate::trained::Trained;
@@ -29,7 +30,9 @@ fn options(index: &Index, plan: &Plan) -> Options {
 
 /// Rows to sample; `Err` has the bytes that are needed at least.
 fn sample_of(index: &Index, options: &Options, plan: &Plan) -> Result<usize, usize> {
-    sample_rows(options, index.meta.rows as f64, plan.memory)
+    // Rows of an index have its codes' dimensions.
+    let padded = Options { dims: index.geometry.padded.min(MAX_DIMENSIONS), ..*options };
+    sample_rows(&padded, index.meta.rows as f64, plan.memory)
 }
 
 /// A quarter fewer, but not past as many as there are.

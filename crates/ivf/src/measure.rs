@@ -1,17 +1,18 @@
-//! Measuring the curve: where the true neighbours of some queries are.
+//! Measuring how far a scan has to read for a recall, see [`crate::recall`]: where the true neighbours of some queries are.
 
 use std::array::from_fn;
+use std::rc::Rc;
 
 use bytemuck::Zeroable;
 
-use super::curve::{Curve, RARITIES, RECALLS, Table};
-use super::{NEIGHBOURS, Scale};
 use crate::index::Index;
 use crate::layout::{Codes, LANES, META_BLOCK, PageKind, Tid};
 use crate::metric::Metric;
-use crate::quantize::{FEW_DEVIATIONS, MANY_DEVIATIONS, Query, Refined};
+use crate::quantize::{MANY_DEVIATIONS, Query};
 use crate::random::SplitMix64;
-use crate::segments::{Directory, List, Visitor, all_first_segments, visit_codes, walk};
+use crate::recall::{Curve, NEIGHBOURS, RARITIES, RECALLS, Scale, Table};
+use crate::scan::{Options, Order, Scan};
+use crate::segments::{Directory, List, Visitor, all_first_segments, nearest_list, visit_codes, walk};
 use crate::store::{Block, Change, PageStore, Recent};
 
 /// Fewer queries tell nothing.
@@ -20,8 +21,6 @@ pub const LEAST_QUERIES: usize = 20;
 pub const MOST_QUERIES: usize = 1000;
 /// Thresholds by which rows and queries are compared: up to that for .98.
 const COMPARED: usize = 6;
-/// The neighbours, and the next row after them.
-const KEPT: usize = NEIGHBOURS + 1;
 /// The least threshold, of the usual score of the second list: a row is found by itself even if its code, which was trained with,
 /// is nearer to another list. One query in twenty or fewer reads a list more for it.
 const LEAST_OF_SECOND: f32 = 0.05;
@@ -31,6 +30,13 @@ const GROUPS: usize = 8;
 const LEAST_ROWS: u64 = 40;
 /// Queries whose lists are counted: the average of so many will do for the planner.
 const COUNTED: usize = 100;
+/// Queries that are asked as a user would: of their 400 neighbours one in 100 more or less is missed than of all (three standard
+/// errors, where one in 300 is).
+const SCANNED: usize = 40;
+/// A recall with which scans leave [`FEW_DEVIATIONS`](crate::quantize::FEW_DEVIATIONS), which miss some.
+const USUAL_RECALL: f64 = 0.95;
+/// Bytes that such a scan may take, beside which queries take more: room for 100,000 rows.
+const SCAN_MEMORY: usize = 512 << 10;
 
 /// A query, and the row that it is itself, if it is one: that is none of its neighbours.
 pub struct Example {
@@ -53,7 +59,7 @@ struct Measurement {
 /// too few queries to tell.
 fn measure<S: PageStore>(
     store: &S,
-    index: &Index,
+    index: &Rc<Index>,
     mut examples: Vec<Example>,
     usual: Option<f32>,
 ) -> Result<Option<Measurement>, S::Error> {
@@ -82,18 +88,28 @@ fn measure<S: PageStore>(
     // Of the lists that neighbours are in.
     let mut found: [Vec<f64>; RARITIES.len()] = Default::default();
     let mut scores: Vec<Vec<f32>> = Vec::new();
-    for Asked { query, nearest, .. } in &asked {
+    let (mut sought, mut missed) = (0, 0);
+    for (number, asked) in asked.iter().enumerate() {
         store.check_interrupts()?;
+        let Asked { query, nearest, .. } = asked;
         let mut directory = Directory::read(store, index, query)?;
         let wanted = directory.lists();
         let lists = directory.nearest(store, index, query, wanted, &mut Vec::new())?;
         let scale = Scale::new(lists[0].key, usual);
         let score = |place: usize| scale.score(place + 1, lists[place].key);
+        // Every scan reads the fresh list, which is not among these.
+        let place = |list| lists.iter().position(|other| other.first == list).unwrap_or(0);
         for (found, nearest) in found.iter_mut().zip(&nearest.rows) {
-            // Every scan reads the fresh list, which is not among these.
-            let place = |list| lists.iter().position(|other| other.first == list).unwrap_or(0);
-            let neighbours = nearest.iter().take(NEIGHBOURS);
-            found.extend(neighbours.map(|neighbour| score(place(neighbour.list))));
+            found.extend(nearest.iter().map(|neighbour| score(place(neighbour.list))));
+        }
+        if number < SCANNED {
+            let neighbours = &nearest.rows[0];
+            let last = neighbours.iter().map(|neighbour| place(neighbour.list)).max();
+            // If it reads all lists, it looks at all rows closely.
+            if let Some(last) = last.filter(|last| last + 1 < lists.len()) {
+                sought += neighbours.len();
+                missed += misses(store, index, asked, last + 1)?;
+            }
         }
         if scores.len() < COUNTED {
             scores.push((0..lists.len()).map(|place| score(place) as f32).collect());
@@ -113,7 +129,8 @@ fn measure<S: PageStore>(
         }
     }
     grow_with_rarity(&mut thresholds);
-    Ok(Some(Measurement { queries: asked.len(), lost: lost(&asked), usual, thresholds, scores }))
+    let lost = missed as f32 / sought.max(1) as f32;
+    Ok(Some(Measurement { queries: asked.len(), lost, usual, thresholds, scores }))
 }
 
 impl Measurement {
@@ -127,7 +144,12 @@ impl Measurement {
         // Of the highest recalls too little is known, and the first lists alone may suffice for low ones.
         let sum = |table: &Table| table[0][..COMPARED].iter().sum::<f32>();
         let ratio = sum(&self.thresholds) / (sum(&old.thresholds) / old.stretch);
-        let stretch = if old.is_known() && ratio.is_finite() && ratio > 0.0 { ratio } else { 1.0 };
+        let stretch = match old.is_known() {
+            true if ratio.is_finite() && ratio > 0.0 => ratio,
+            true => 1.0,
+            // As before the training that has died.
+            false => old.stretch,
+        };
         self.curve(1.0, stretch, 1)
     }
 
@@ -167,7 +189,7 @@ fn count(scores: &[Vec<f32>], threshold: f32) -> f32 {
 /// Measures with given queries, of the index's dimensions, or some of them if they are many, and keeps what that says;
 /// trainings after it take rows to be easier than queries by as much as they are now. The index is not trained meanwhile.
 /// False if nothing can be said.
-pub fn calibrate<S: PageStore>(store: &S, index: &Index, queries: &[Vec<f32>]) -> Result<bool, S::Error> {
+pub fn calibrate<S: PageStore>(store: &S, index: &Rc<Index>, queries: &[Vec<f32>]) -> Result<bool, S::Error> {
     let example = |query: &Vec<f32>| Example { tid: None, query: index.space.query(query) };
     let step = queries.len().div_ceil(MOST_QUERIES).max(1);
     let examples = queries.iter().step_by(step).map(example).collect();
@@ -182,23 +204,25 @@ pub fn calibrate<S: PageStore>(store: &S, index: &Index, queries: &[Vec<f32>]) -
 
 /// Bytes that measuring with so many queries takes.
 pub fn memory(index: &Index, queries: usize) -> usize {
-    // The vector as floats, and the tables that sums are looked up in; the nearest rows; its places in `looking`; scores.
+    // The vector as floats, and the tables that sums are looked up in; the nearest rows and their scores; its places in
+    // `looking`; scores of the lists.
     let query = 2 * index.geometry.padded * size_of::<f32>();
-    let nearest = RARITIES.len() * KEPT * size_of::<Neighbour>();
+    let nearest = RARITIES.len() * NEIGHBOURS * (size_of::<Neighbour>() + size_of::<f64>());
     let looking = index.geometry.lanes() * size_of::<(usize, f32)>();
     let scores = index.meta.lists as usize * size_of::<f32>();
-    queries * (query + nearest + looking) + COUNTED.min(queries) * scores
+    // Vectors grow by doubling.
+    queries * (query + 2 * (nearest + looking)) + COUNTED.min(queries) * scores
 }
 
 /// Measures lists that were just made, by rows that they were not made of, as many as fit half of `memory` (bytes), and keeps
 /// what that says.
 pub fn try_out<S: PageStore>(
     store: &S,
-    index: &Index,
+    index: &Rc<Index>,
     mut rows: Vec<Example>,
     memory: usize,
 ) -> Result<(), S::Error> {
-    while self::memory(index, rows.len()) > memory / 2 {
+    while !rows.is_empty() && self::memory(index, rows.len()) > memory / 2 {
         rows.truncate(rows.len() * 3 / 4);
     }
     match measure(store, index, rows, None)? {
@@ -215,27 +239,40 @@ fn keep<S: PageStore>(store: &S, curve: Curve) -> Result<(), S::Error> {
     change.commit()
 }
 
-/// The share of the neighbours whose sign bits say that they are farther than any row that a query for them looks at.
-fn lost(asked: &[Asked]) -> f32 {
-    let (mut all, mut lost) = (0, 0);
-    for rows in asked.iter().map(|asked| &asked.nearest.rows[0]) {
-        // A query that misses one gets the next row in its place, and looks at all rows whose bounds are below the proved bound
-        // of a row after that.
-        let next = rows.get(NEIGHBOURS).map_or(f32::INFINITY, |next| next.key + next.uncertainty);
-        let rows = &rows[..NEIGHBOURS.min(rows.len())];
-        all += rows.len();
-        lost += rows.iter().filter(|neighbour| neighbour.bound > next).count();
+/// How many of a query's neighbours a scan misses in so many lists, in all of which they are: their sign bits say that they are
+/// farther away than what it finds.
+fn misses<S: PageStore>(
+    store: &S,
+    index: &Rc<Index>,
+    asked: &Asked,
+    lists: usize,
+) -> Result<usize, S::Error> {
+    let options = Options {
+        probes: lists,
+        recall: USUAL_RECALL,
+        iterative: false,
+        max_probes: lists,
+        order: Order::Estimate,
+        within: None,
+        memory: SCAN_MEMORY,
+    };
+    let neighbours = &asked.nearest.rows[0];
+    let farthest = neighbours.last().map(|last| index.space.metric().distance(last.key));
+    let mut scan = Scan::of_query(index.clone(), Some(asked.query.clone()), options);
+    let mut missed = neighbours.len();
+    // Any row at the same distance as one of them will do.
+    while missed > 0
+        && let Some(hit) = scan.next(store)?
+        && hit.distance <= farthest
+    {
+        missed -= usize::from(asked.tid != Some(hit.tid));
     }
-    lost as f32 / all.max(1) as f32
+    Ok(missed)
 }
 
 #[derive(Clone, Copy)]
 struct Neighbour {
     key: f32,
-    /// By how much the proved bound is less.
-    uncertainty: f32,
-    /// What a scan takes for the least that the key can be.
-    bound: f32,
     /// First segment of the list.
     list: Block,
 }
@@ -251,12 +288,12 @@ impl Nearest {
     fn offer(&mut self, rarity: usize, neighbour: Neighbour) {
         let rows = &mut self.rows[rarity];
         let place = rows.partition_point(|other| other.key <= neighbour.key);
-        if place < KEPT {
-            rows.truncate(KEPT - 1);
+        if place < NEIGHBOURS {
+            rows.truncate(NEIGHBOURS - 1);
             rows.insert(place, neighbour);
         }
-        if rows.len() == KEPT {
-            self.cutoffs[rarity] = rows[KEPT - 1].key;
+        if rows.len() == NEIGHBOURS {
+            self.cutoffs[rarity] = rows[NEIGHBOURS - 1].key;
         }
     }
 }
@@ -267,8 +304,6 @@ struct Asked {
     /// The list that is nearest to it.
     own: List,
     nearest: Nearest,
-    /// What the bounds of [`FEW_DEVIATIONS`] have more than those that are computed, of a row whose error is 1.
-    tighter: f32,
 }
 
 /// What is read of the lists.
@@ -300,14 +335,10 @@ impl<'a, S: PageStore> Reading<'a, S> {
         let mut asked = Vec::with_capacity(examples.len());
         for Example { tid, query } in examples {
             store.check_interrupts()?;
-            let tighter = query.error_of_deviations(MANY_DEVIATIONS - FEW_DEVIATIONS);
             let query = query.allowing_for(MANY_DEVIATIONS);
-            let mut directory = Directory::read(store, index, &query)?;
-            let own = directory.nearest(store, index, &query, 1, &mut Vec::new())?;
-            // Reading a directory without any fails.
-            let own = own[0];
+            let own = nearest_list(store, index, &query)?;
             let nearest = Nearest { rows: Default::default(), cutoffs: [f32::INFINITY; RARITIES.len()] };
-            asked.push(Asked { tid, query, own, nearest, tighter });
+            asked.push(Asked { tid, query, own, nearest });
         }
         Ok(Reading {
             store,
@@ -371,17 +402,13 @@ impl<S: PageStore> Visitor<S::Error> for Reading<'_, S> {
             let (row, factors) = (codes.tid(lane), codes.factors(lane));
             for (number, bound) in looking[lane].drain(..) {
                 let rarity = rarity(row, number);
-                let Asked { tid, query, nearest, tighter, .. } = &mut asked[number];
+                let Asked { tid, query, nearest, .. } = &mut asked[number];
                 // Other rows may have been found since.
                 if bound > nearest.cutoffs[rarity] || *tid == Some(row) {
                     continue;
                 }
-                let Refined { lower, estimate: key } =
-                    query.refine(signs, record, index.geometry.bits, &factors);
-                // There may be no room between the two.
-                let is_least = bound <= query.floor();
-                let bound = bound + if is_least { 0.0 } else { *tighter * error[lane] };
-                let neighbour = Neighbour { key, uncertainty: key - lower, bound, list: *list };
+                let key = query.refine(signs, record, index.geometry.bits, &factors).estimate;
+                let neighbour = Neighbour { key, list: *list };
                 (0..=rarity).for_each(|rarity| nearest.offer(rarity, neighbour));
             }
         };
