@@ -21,7 +21,7 @@ SELECT id FROM docs
 EXPLAIN (COSTS OFF) SELECT id FROM docs WHERE tenant_id IS NULL AND shard(id) > 2 ORDER BY embedding <=> '[1,2,3]';
 RESET enable_seqscan;
 -- Recall under a condition, which is an expression and nothing else.
-SELECT ivf_recall('docs_index', 10, 20, 'tenant_id = 7') > 0.9 AS good;
+SELECT ivf_recall('docs_index', 10, 200, 'tenant_id = 7') > 0.9 AS good;
 SELECT ivf_recall('docs_index', condition => 'made < ''2026-02-01'' AND shard(id) = 1') > 0.9 AS good;
 SELECT ivf_recall('docs_index', condition => 'tenant_id = 77'), ivf_recall('docs_index', condition => 'false');
 SELECT condition, error_of(format('SELECT ivf_recall(''docs_index'', condition => %L)', condition)) FROM unnest(ARRAY[
