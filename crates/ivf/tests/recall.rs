@@ -90,6 +90,25 @@ fn rows_tell_as_much_as_queries() {
     assert!((0.75..1.33).contains(&ratio), "{by_rows} lists by rows, {by_queries} by queries");
 }
 
+/// The neighbours of a row are its copies then, and those of a query are other rows.
+#[test]
+fn rows_that_are_nearly_alike_are_not_taken_for_neighbours() {
+    let (texts, queries) = rows_and_queries(4000, 300);
+    let mut numbers = Numbers::new(6);
+    let mut copy = |row: &Vec<f32>| row.iter().map(|x| x + 0.01 * numbers.normal()).collect::<Vec<f32>>();
+    let rows: Vec<Vec<f32>> = (0..12).flat_map(|_| texts.iter().map(&mut copy).collect::<Vec<_>>()).collect();
+    let mut table = Table::build(&rows, DIMS, Metric::L2, 8, 80);
+    let some: Vec<Vec<f32>> = rows.iter().step_by(120).cloned().collect();
+    let examples = some.iter().zip(table.rows.keys().step_by(120));
+    let examples =
+        examples.map(|(row, &tid)| Example { tid: Some(tid), query: table.index.space.query(row) });
+    let examples = examples.collect();
+    try_out(&table.store, &table.index, examples, MEMORY).unwrap();
+    table.reopen();
+    let found = table.recall(&queries, asking(0.95));
+    assert!(found > 0.85, "{found}");
+}
+
 #[test]
 fn a_calibration_outlives_trainings() {
     let (rows, queries) = around_centres(12_000, 400, [1.0, 3.0]);
