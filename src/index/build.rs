@@ -4,8 +4,6 @@ use std::convert::Infallible;
 use std::ffi::CStr;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use std::rc::Rc;
-
 use ivf::build::{self, Encoder, Trained, Writer};
 use ivf::index::Index;
 use ivf::layout::Tid;
@@ -214,7 +212,7 @@ unsafe fn try_out(index: pg_sys::Relation, examples: Vec<(Tid, Vec<f32>)>) -> Re
     Phase::TryOut.start();
     // SAFETY: the caller's promise.
     let pages = unsafe { Pages::of(index) };
-    let engine = Rc::new(Index::open(&pages)?);
+    let engine = Index::open(&pages)?;
     let example =
         |(tid, vector): (Tid, Vec<f32>)| Example { tid: Some(tid), query: engine.space.query(&vector) };
     let memory = maintenance_work_mem() as usize * 1024;

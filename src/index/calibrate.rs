@@ -2,7 +2,6 @@
 
 use std::ffi::c_char;
 use std::ptr::null_mut;
-use std::rc::Rc;
 
 use ivf::index::Index;
 use ivf::measure;
@@ -27,7 +26,7 @@ fn ivf_calibrate(index: Option<pg_sys::Oid>, fcinfo: pg_sys::FunctionCallInfo) -
     unsafe {
         maintain::lock(&opened).or_raise();
         let pages = opened.pages();
-        let engine = Rc::new(Index::open(&pages).or_raise_for(opened.index));
+        let engine = Index::open(&pages).or_raise_for(opened.index);
         if !engine.knows_dimensions() {
             return Some(false);
         }

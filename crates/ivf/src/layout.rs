@@ -263,7 +263,7 @@ pub struct Segment {
 }
 
 const _: () = assert!(size_of::<Start>() == 8);
-const _: () = assert!(size_of::<Meta>() == 488);
+const _: () = assert!(size_of::<Meta>() == 480);
 const _: () = assert!(size_of::<Segment>() == 28);
 const _: () = assert!(size_of::<Factors>() == 20);
 const _: () = assert!(size_of::<Tid>() == 6);

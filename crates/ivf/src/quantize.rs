@@ -58,7 +58,7 @@ impl Factors {
 
 /// Standard deviations of the 1-bit estimate's error that a lower bound leaves. What they miss of the true neighbours
 /// depends on the rows, as neighbours that are all about as far away are more easily confused: .0017 of those of text
-/// embeddings and .0103 where clusters reach over one another (measured); [`crate::recall`] measures it for each index.
+/// embeddings and .0033 where clusters reach over one another (measured).
 pub const FEW_DEVIATIONS: f64 = 1.9;
 /// For a recall that leaves no room for that: one estimate in 700 is farther off.
 pub const MANY_DEVIATIONS: f64 = 3.0;
@@ -323,7 +323,6 @@ pub fn decode(signs: &[u8], refinement: &[u8], bits: usize, factors: &Factors, o
 }
 
 /// A query against the codes of an index.
-#[derive(Clone)]
 pub struct Query {
     metric: Metric,
     /// The query, centred (but not for the inner product) and rotated.

@@ -259,14 +259,10 @@ const MANY: usize = 1000;
 impl Scan {
     /// `query` has the index's dimensions, if it knows them; `None` returns every row of every list, in no order.
     pub fn new(index: Rc<Index>, query: Option<&[f32]>, options: Options) -> Scan {
-        let query = query.filter(|_| index.knows_dimensions()).map(|query| index.space.query(query));
-        Scan::of_query(index, query, options)
-    }
-
-    /// Likewise.
-    pub(crate) fn of_query(index: Rc<Index>, query: Option<Query>, options: Options) -> Scan {
         Scan {
-            query: query.map(|query| query.allowing_for(Curve::deviations(options.recall))),
+            query: query
+                .filter(|_| index.knows_dimensions())
+                .map(|query| index.space.query(query).allowing_for(Curve::deviations(options.recall))),
             index,
             options,
             filter: Filter::default(),

@@ -101,6 +101,14 @@ impl Visitor<'_> {
         found.unwrap_or_else(|error| panic!("{css}: {error}"))
     }
 
+    /// Clicks on an element, on its successor if it is replaced before.
+    async fn click(&self, css: &str) {
+        let begin = Instant::now();
+        while let Err(error) = self.find(css).await.click().await {
+            assert!(begin.elapsed() < PATIENCE, "{css}: {error}");
+        }
+    }
+
     /// Waits until an element has a text.
     async fn sees(&self, css: &str, text: &str) {
         let begin = Instant::now();
@@ -170,29 +178,29 @@ async fn types_and_follows(visitor: &Visitor<'_>) {
     assert!(url.contains("q=dough+does+not+rise"), "{url}");
 
     // A part, and back.
-    visitor.find("select[name=part] option[value='3']").await.click().await.unwrap();
+    visitor.click("select[name=part] option[value='3']").await;
     visitor.sees("#results .crumbs", "Garden").await;
     visitor.browser.back().await.unwrap();
     visitor.sees("#results .hits", "When the Dough Does Not Rise").await;
 
     // The SQL, and its plan without leaving the page.
-    visitor.find("details.sql summary").await.click().await.unwrap();
+    visitor.click("details.sql summary").await;
     visitor.sees("details.sql pre", "rrf_score").await;
     visitor.sees(".parameters", "'dough does not rise'").await;
-    visitor.find("a.plan").await.click().await.unwrap();
+    visitor.click("a.plan").await;
     visitor.sees("div.plan pre", "Execution Time").await;
     visitor.script("document.querySelector('details.sql').scrollIntoView()").await;
     visitor.picture("sql").await;
 
     // Words alone have another statement.
-    visitor.find("input[value=words]").await.click().await.unwrap();
+    visitor.click("input[value=words]").await;
     visitor.sees("details.sql summary", "SQL").await;
     visitor.sees("#results .hits", "When the Dough Does Not Rise").await;
 
-    visitor.find(".hits .more a").await.click().await.unwrap();
+    visitor.click(".hits .more a").await;
     visitor.sees("h1", "More like").await;
     visitor.picture("like").await;
-    visitor.find(".hits h2 a").await.click().await.unwrap();
+    visitor.click(".hits h2 a").await;
     let url = visitor.browser.current_url().await.unwrap().to_string();
     assert!(url.contains("/manual/") && url.contains('#'), "{url}");
 }
@@ -201,7 +209,7 @@ async fn looks_at_topics_and_map(visitor: &Visitor<'_>) {
     visitor.open("/topics").await;
     visitor.sees(".topics", "All of them").await;
     visitor.picture("topics").await;
-    visitor.find(".topics .more a").await.click().await.unwrap();
+    visitor.click(".topics .more a").await;
     // The list that the link names is open.
     visitor.find("details.list[open] li a").await;
     visitor.open("/map").await;
@@ -254,10 +262,10 @@ async fn has_no_script(visitor: &Visitor<'_>) {
     visitor.scripts(true).await;
     visitor.open("/").await;
     visitor.find("#q").await.send_keys("harvest potatoes").await.unwrap();
-    visitor.find("#search button").await.click().await.unwrap();
+    visitor.click("#search button").await;
     visitor.sees(".hits", "Potatoes: Harvest").await;
-    visitor.find("details.sql summary").await.click().await.unwrap();
-    visitor.find("a.plan").await.click().await.unwrap();
+    visitor.click("details.sql summary").await;
+    visitor.click("a.plan").await;
     visitor.sees("pre.plan", "Execution Time").await;
     visitor.picture("explain").await;
     visitor.scripts(false).await;

@@ -7,8 +7,6 @@ mod reader;
 mod recentre;
 mod turn;
 
-use std::rc::Rc;
-
 use crate::index::{Index, read_meta};
 use crate::insert::place_in;
 use crate::layout::{META_BLOCK, NO_BLOCK, PageKind, Row};
@@ -100,7 +98,7 @@ pub fn maintain<S: PageStore, R: RowSort>(
     if meta.dims == 0 || !wanted {
         if plan.when != When::Never && meta.lists > 1 && !meta.curve.is_known() {
             // A training has died just after its lists came in force.
-            let index = Rc::new(Index::open(store)?);
+            let index = Index::open(store)?;
             try_out(store, &index, reader::examples(store, &index)?, plan.memory)?;
         }
         return Ok(Kept::Same);
@@ -114,7 +112,7 @@ pub fn maintain<S: PageStore, R: RowSort>(
         end_dead(store)?;
         return Ok(Kept::Same);
     };
-    try_out(store, &Rc::new(Index::open(store)?), examples, plan.memory)?;
+    try_out(store, &Index::open(store)?, examples, plan.memory)?;
     sweep(store)?;
     Ok(Kept::Trained(Report { reason, rows: written.rows, lists: written.lists }))
 }
