@@ -2,11 +2,11 @@
 """How the index keeps itself in shape while rows come, go and change their kind. Started by benches/growth.sh.
 
 What an index has become is compared with one that was made on the same rows just now, as REINDEX would: both are there,
-and rounds of queries in turn see one of them alone. Recall is that of the ten nearest of 300 held-out queries, in the part targets of 1000 (while rows
-are inserted, among the rows that a search's snapshot has), by the default settings if no others are named. Figures of
-rates are medians, queries/s those of one client that does not wait between its queries. Tables are printed, and written
-as Markdown into bench/ below the private tree. Commits do not wait for the disk, and settings of memory are Postgres's
-defaults but shared_buffers, so that a training in vacuum has what CREATE INDEX has.
+and rounds of queries in turn see one of them alone. Recall is that of the ten nearest of 300 held-out queries, in the part
+targets of 1000 (while rows are inserted, among the rows that a search's snapshot has), by the default settings if no
+others are named. Figures of rates are medians, queries/s those of one client that does not wait between its queries.
+Tables are printed, and written as Markdown into bench/ below the private tree. Commits do not wait for the disk, and
+settings of memory are Postgres's defaults but shared_buffers, so that a training in vacuum has what CREATE INDEX has.
 """
 
 import argparse
